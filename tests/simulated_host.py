@@ -7,7 +7,7 @@ import threading
 import numpy as np
 
 from watchdog.clock import SECOND_NS
-from watchdog.config.settings import BUILT_IN_SETTINGS, RoutingSettings, SamplingSettings, Settings
+from watchdog.config.settings import BUILT_IN_SETTINGS, DocsSettings, RoutingSettings, SamplingSettings, Settings
 from watchdog.daemon.configuration import Configuration
 from watchdog.daemon.host_name import HostName
 from watchdog.daemon.pipeline import Pipeline
@@ -148,6 +148,7 @@ class SimulatedHost:
         self.pause = threading.Event()
         self.host_name, self.labels, self.rule_labels = "web-1", (), ""
         self.more_rules = ""  # TOML
+        self.docs = DocsSettings("https://wiki/#")
         self.host = HostName(lambda: self.host_name)
         self.pipeline = None
         self.begin("storm")
@@ -158,7 +159,13 @@ class SimulatedHost:
         loaded = load_rules([self.rules], receivers=["oncall"])
         routing = RoutingSettings(("oncall",), 0, 2 * SECOND_NS, self.repeat_seconds * SECOND_NS, 20 * SECOND_NS)
         config = Settings(
-            BUILT_IN_SETTINGS, SamplingSettings(), routing, (), escalations=self.escalations, labels=self.labels
+            BUILT_IN_SETTINGS,
+            SamplingSettings(),
+            routing,
+            (),
+            escalations=self.escalations,
+            labels=self.labels,
+            docs=self.docs,
         )
         receivers = {self.receiver.name: self.receiver, **self.others}
         return Configuration(config, SECOND_NS, receivers, loaded.rules, "here", loaded.notes, sources=loaded.sources)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -126,7 +127,9 @@ def _detail_lines(detail: Mapping[str, Any]) -> Iterator[str]:
     for timer in alert["timers"]:
         yield f"timer        {timer['severity']}: {timer_text(timer)}"
     yield f"receivers    {receivers_text(alert) or '-'}"
-    yield f"explain      bpf-watchdog explain {alert['rule']} {labels_text(alert['labels'])}".rstrip()
+    if detail["rule_file"]:  # the daemon's alerts about itself have no rule
+        labels = (shlex.quote(f"{name}={value}") for name, value in alert["labels"].items())
+        yield f"explain      {' '.join(['bpf-watchdog', 'explain', alert['rule'], *labels])}"
     if detail["runbook"]:
         yield f"runbook      {detail['runbook']}"
     evidence = Evidence.from_json(detail["evidence"])

@@ -122,6 +122,8 @@ def _baseline_text(baseline: Mapping[str, Any]) -> str:
 
 
 def _limit_text(found: Mapping[str, Any], limit: Mapping[str, Any]) -> str:
+    if found.get("has_novelty"):
+        return "fires when a group is seen for the first time, at any value"
     if limit["fire"] is None:
         return "not learnt yet"
     above, below = ("above", "below") if found["above"] else ("below", "above")

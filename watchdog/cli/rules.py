@@ -16,9 +16,9 @@ from watchdog.sanitize import escape_unprintable
 _DESCRIPTION = """\
 List the rules in force: state, worst group with its share of the limit, and how often the rule fired within 7 days.
 
-SHARE is that of the limit of the least severity: above 100% the limit is breached. "never matched": no row has met
-`where` since the start. "5s of 60s": the window has data of 5 s so far. "learning": a baseline or
-novelty does not fire yet. --effective prints the TOML in force, with the
+SHARE is that of the limit of the least severity: above 100% the limit is breached. "-": the rule has no value, or no
+limit. "never matched": no row has met `where` since the start. "5s of 60s": the window has data of 5 s so far.
+"learning": a baseline or novelty does not fire yet, and has no limit. --effective prints the TOML in force, with the
 file of each value."""
 
 
@@ -65,7 +65,7 @@ def _print_rules(rules: Sequence[Mapping[str, Any]]) -> None:
             (
                 rule["id"],
                 _state_text(rule),
-                "-" if worst["share"] is None else f"{worst['share']:.0%}",
+                _share_text(rule, worst["share"]),
                 worst["value_text"],
                 rule["limit_text"],
                 labels_text(worst["labels"]),
@@ -78,6 +78,12 @@ def _print_rules(rules: Sequence[Mapping[str, Any]]) -> None:
         )
     colours = [{"firing": "31", "unknown": "33"}.get(rule["state"]) for rule in rules]
     print_table(head, rows, colours)
+
+
+def _share_text(rule: Mapping[str, Any], share: float | None) -> str:
+    if share is not None:
+        return f"{share:.0%}"
+    return "learning" if rule["learning_seconds"] else "-"
 
 
 def _state_text(rule: Mapping[str, Any]) -> str:

@@ -153,7 +153,7 @@ class Explanation:
     whether it holds, None if losses decide that. `complete`: whether the input was complete. `hits`: as in the
     rule, None without. `earliest_seconds`: until
     the alert can fire at the earliest, 0 if it fires, None if the value would have to change first; `conclusion` has it
-    in words.
+    in words. `has_novelty`: the first sight of a group fires: no value is compared with `thresholds`.
     """
 
     rule: str
@@ -182,6 +182,7 @@ class Explanation:
     only_if: bool | None
     baseline: BaselineStatus | None
     thresholds: tuple[ThresholdStatus, ...]
+    has_novelty: bool
     breached: str | None
     complete: bool
     reason: str

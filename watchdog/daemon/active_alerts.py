@@ -67,13 +67,14 @@ class ActiveAlerts:
         for active in alerts:
             instance, rule = instances.get(active.fingerprint), rules.get(active.rule)
             alert = own.get(active.fingerprint) if instance is None else instance.alert
+            alert = None if alert is None else marked(alert)
             evidence = instance.evidence if instance is not None else None
             details.append(
                 AlertDetail(
                     active,
-                    None if alert is None else marked(alert).to_json(),
+                    None if alert is None else alert.to_json(),
                     None if evidence is None else evidence.to_json(),
-                    rule.runbook if rule is not None else None,
+                    rule.runbook if rule is not None else alert.runbook if alert is not None else None,
                     rule.file if rule is not None else None,
                     rule.line if rule is not None else None,
                 )

@@ -166,6 +166,7 @@ def _explanation(rule: Rule, copied: _Copied, now_ns: int) -> Explanation:
         only_if=group.only_if,
         baseline=copied.baseline,
         thresholds=tuple(_threshold(rule, severity, group) for severity in sorted(rule.thresholds.fire)),
+        has_novelty=rule.novelty is not None,
         breached=None if verdict.breached is None else verdict.breached.label,
         complete=verdict.complete,
         reason=verdict.reason,
@@ -242,8 +243,9 @@ def _conclusion(
     if state is AlertState.FIRING:
         clearing = next((timer for timer in timers if timer.state == "clearing"), None)
         if clearing is not None and clearing.duration_seconds is not None:
-            left = clearing.duration_seconds - (clearing.elapsed_seconds or 0.0)
-            return f"it fires, and is cleared: it resolves in {left:.0f}s unless the value rises again"
+            left_ns = round(max(0.0, clearing.duration_seconds - (clearing.elapsed_seconds or 0.0))) * SECOND_NS
+            unless = "" if rule.novelty is not None else f" unless the value {_beyond(rule)} its limit again"
+            return f"it fires, and is cleared: it resolves in {format_duration(left_ns)}{unless}"
         return "it fires"
     learning = format_duration(round(group.learning_ns / SECOND_NS) * SECOND_NS)
     if rule.novelty is not None:
@@ -255,7 +257,6 @@ def _conclusion(
         return f"it is pending: it fires in {wait} if the condition stays true"
     if group.verdict.breached is not None:
         return "it fires as one of the instances of the overflow alert: others are worse"
-    direction = "above" if rule.thresholds.above else "below"
     severity = min(rule.thresholds.fire)
     limit = limit_text(rule, severity, group.thresholds.fire[severity])
     if math.isinf(group.thresholds.fire[severity]):
@@ -263,4 +264,10 @@ def _conclusion(
             return f"it does not fire: its baseline learns for {learning} more"
         limit = "a limit that its baseline has not learnt yet"
     reason = f" ({group.verdict.reason})" if group.verdict.reason else ""
-    return f"it does not fire{reason}: it fires {wait} after its value gets {direction} {limit}, at the earliest"
+    change = f"its value {_beyond(rule)} {limit}"
+    when = f"{wait} after {change}, at the earliest" if earliest_ns else f"as soon as {change}"
+    return f"it does not fire{reason}: it fires {when}"
+
+
+def _beyond(rule: Rule) -> str:
+    return "gets above" if rule.thresholds.above else "gets below"

@@ -21,12 +21,14 @@ from watchdog.daemon.host_name import HostName
 from watchdog.daemon.late_evidence import HOLD_NS, LateEvidence
 from watchdog.daemon.left_out_log import MAX_NAMED_PER_TICK, log_left_out
 from watchdog.daemon.newest_traffic import NewestTraffic
-from watchdog.daemon.reload_alert import Refusal, ReloadAlert
+from watchdog.daemon.reload_alert import RELOAD_REFUSED_RULE, Refusal, ReloadAlert
 from watchdog.daemon.stages import Stage, Stages
 from watchdog.daemon.tick_lock import TickLock
 from watchdog.delivery.delivery import Delivery
 from watchdog.delivery.health import Outage
 from watchdog.delivery.outage_handler import OutageHandler
+from watchdog.delivery.receiver_down import RECEIVER_DOWN_RULE
+from watchdog.delivery.recipient_refused import RECIPIENT_REFUSED_RULE
 from watchdog.delivery.reconciliation import Reconciliation
 from watchdog.errors import StoreError
 from watchdog.kernel.collector import Collector
@@ -61,6 +63,9 @@ from watchdog.systemd import machine_id
 _STOP_BEGIN_SECONDS = 2.5
 _STOP_SECONDS = 15.0
 _TICK_SECONDS = 0.25
+
+OWN_ALERTS = (RECEIVER_DOWN_RULE, RECIPIENT_REFUSED_RULE, RELOAD_REFUSED_RULE)
+"""Rule ids of the daemon's alerts about itself that no rule file makes; docs/runbooks.md has a section on each."""
 
 
 class RuleErrors(ExceptionGroup[Exception]):
@@ -463,8 +468,10 @@ class Pipeline:
 
     def _set_identity(self, configuration: Configuration) -> None:
         settings, rules = configuration.settings, configuration.rules
+        base = settings.docs.runbook_base
+        runbooks = {} if base is None else {rule_id: base + rule_id for rule_id in OWN_ALERTS}
         self._identity = HostIdentity.of(
-            self._host.current, machine_id(), settings.labels, rules, settings.generator_url
+            self._host.current, machine_id(), settings.labels, rules, settings.generator_url, runbooks
         )
 
     def _find_program(self, pid: int, container: str) -> ProgramFile | None:

@@ -112,7 +112,7 @@ def _rule_status(
         timer=_nearest_timer(rule, (one for one in instances if one.alert is None), now_ns),
         groups=None if inspected is None else inspected.groups,
         worst=None if inspected is None else _worst_group(rule, inspected),
-        limit_text=limit_text(rule, min(rule.thresholds.fire), rule.thresholds.fire[min(rule.thresholds.fire)]),
+        limit_text=_nearest_limit_text(rule, inspected),
         window_seconds=rule.window_ns / SECOND_NS,
         filled_seconds=0.0 if inspected is None else inspected.filled_ns / SECOND_NS,
         has_matched=inspected is not None and inspected.has_matched,
@@ -120,6 +120,13 @@ def _rule_status(
         last_fired=firings.last,
         fired_in_7_days=firings.count,
     )
+
+
+def _nearest_limit_text(rule: Rule, inspected: RuleInspection | None) -> str:
+    """Return the limit of the least severity: that of the worst group, which a baseline may have learnt."""
+    severity = min(rule.thresholds.fire)
+    learnt = {} if inspected is None else inspected.limits
+    return limit_text(rule, severity, learnt.get(severity, rule.thresholds.fire[severity]))
 
 
 def _name_reporting_rule(status: RuleStatus, reporting: Sequence[str]) -> RuleStatus:

@@ -132,7 +132,16 @@ def _parse_minute(text: str) -> int:
 
 def read_mute_times(tables: Iterable[Table], dimensions: dict[str, Dimension]) -> tuple[MuteTime, ...]:
     """Return the `[[mute]]` tables as values; problems are noted in them. `dimensions`: of the alerts."""
-    return tuple(_read_mute_time(table, dimensions) for table in tables)
+    mute_times, lines = [], dict[str, int]()
+    for table in tables:
+        mute_time = _read_mute_time(table, dimensions)
+        mute_times.append(mute_time)
+        line = lines.setdefault(mute_time.name, table.line)
+        if line != table.line and not table.has_problem("name") and not table.has_problem("times"):
+            name = quote_value(mute_time.name)
+            message = f"{name} is already the mute time of line {line}: reasons and lists show mute times by name"
+            table.add_problem("name", f"{message}; give each one its own name")
+    return tuple(mute_times)
 
 
 def _read_mute_time(table: Table, dimensions: dict[str, Dimension]) -> MuteTime:

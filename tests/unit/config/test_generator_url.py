@@ -59,5 +59,6 @@ def test_alert_has_the_address_of_its_labels():
     marked = identity.mark(factories.make_alert(rule="storm", labels=(("process", "crawler"),)))
     assert marked.identity.generator_url == "https://g/storm?h=web-1&p=crawler&t=db&s=critical"
     assert AlertIdentity.from_json(marked.identity.to_json()) == marked.identity
+    assert marked.runbook is None
     former = {name: value for name, value in marked.identity.to_json().items() if name != "generator_url"}
     assert AlertIdentity.from_json(former).generator_url == ""

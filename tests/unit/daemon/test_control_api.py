@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 import logging
+import shlex
 import time
 
 import pytest
 from simulated_host import CALM, RULE, STORM, SimulatedHost
 
+from watchdog.cli.group_labels import parse_labels
+from watchdog.cli.main import main
 from watchdog.control.reload_handler import ReloadAnswer
 from watchdog.daemon.control_api import ControlApi
 from watchdog.daemon.heartbeat import Heartbeat
 from watchdog.daemon.reload_alert import Refusal
 from watchdog.daemon.status_report import DaemonFacts
 from watchdog.errors import DeliveryError, DeliveryErrorReason, UsageError, WatchdogError
+from watchdog.receivers.render.notification_text import fact_lines
 from watchdog.scheduling.scheduler import Scheduler
 from watchdog.scheduling.tick_loop import TickLoop
 from watchdog.systemd import Systemd
@@ -305,6 +309,62 @@ def test_an_explanation_of_a_calm_group_says_what_would_have_to_change(simulatio
     assert found["conclusion"] == "it does not fire: it fires 3s after its value gets above 5/s, at the earliest"
     missing = console.ask("explain", rule="storm", labels={"process": "nobody"})
     assert (missing["has_group"], missing["rows_group"]) == (False, 0)
+
+
+NOVELTY = """
+[[rule]]
+id = "new"
+summary = "{process} is new"
+metric = "connects"
+by = ["process", "unit"]
+[rule.novelty]
+learn = "1s"
+"""
+
+
+def test_the_first_sight_of_a_group_is_explained_and_listed_without_a_limit(simulation, console, capsys, monkeypatch):
+    simulation.more_rules = NOVELTY
+    simulation.pipeline.reload(simulation.configuration("storm"))
+    run(simulation, CALM, 0, 0, 2, 0)
+    found = console.ask("explain", rule="new")
+    assert found["conclusion"] == "it fires, and is cleared: it resolves in 1h"
+    monkeypatch.setattr("watchdog.cli.explain.ask_daemon", lambda *_, **__: found)
+    assert main(["explain", "new"]) == 0
+    text = capsys.readouterr().out
+    assert "warning    fires when a group is seen for the first time, at any value" in text
+    alert = console.alert()
+    assert alert["limit_text"] == "none"
+    [notification] = simulation.receiver.notifications
+    assert "value 2, limit none" in "\n".join(fact_lines(notification.alerts[0], notification))
+    detail = console.ask("alerts show", fingerprint=alert["fingerprint"])
+    monkeypatch.setattr("watchdog.cli.alerts.ask_daemon", lambda *_, **__: detail)
+    assert main(["alerts", "show", alert["fingerprint"]]) == 0
+    [command] = [line for line in capsys.readouterr().out.splitlines() if line.startswith("explain ")]
+    assert shlex.split(command)[3:] == ["new", "process=culprit", "unit="]
+    assert parse_labels(shlex.split(command)[4:]) == parse_labels(["process=culprit", "unit=-"]) == alert["labels"]
+
+
+def test_alerts_of_the_daemon_about_itself_have_a_runbook_and_nothing_to_explain(
+    simulation, console, capsys, monkeypatch
+):
+    simulation.pipeline.report_refused_reload(Refusal("/etc/x.toml:3: rule.stat: unknown"))
+    run(simulation, CALM)
+    detail = console.ask("alerts show", fingerprint=console.alert()["fingerprint"])
+    assert detail["runbook"] == "https://wiki/#watchdog-reload-refused"
+    monkeypatch.setattr("watchdog.cli.alerts.ask_daemon", lambda *_, **__: detail)
+    assert main(["alerts", "show", "x"]) == 0
+    shown = capsys.readouterr().out
+    assert "runbook      https://wiki/#watchdog-reload-refused" in shown
+    assert "bpf-watchdog explain" not in shown
+
+
+def test_names_of_processes_are_quoted_in_the_command_that_explains_an_alert(simulation, console, capsys, monkeypatch):
+    run(simulation, CALM, *[STORM] * 6)
+    detail = console.ask("alerts show", fingerprint=console.alert()["fingerprint"])
+    detail["active"]["labels"] = {"process": "$(reboot) x"}
+    monkeypatch.setattr("watchdog.cli.alerts.ask_daemon", lambda *_, **__: detail)
+    assert main(["alerts", "show", "x"]) == 0
+    assert "bpf-watchdog explain storm 'process=$(reboot) x'" in capsys.readouterr().out
 
 
 def test_unknown_rules_and_labels_are_named_in_an_explanation(simulation, console):

@@ -5,17 +5,19 @@ from __future__ import annotations
 import json
 import logging
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
 from simulated_host import PATIENCE, SimulatedHost
 
+from watchdog.cli.rules import _share_text
 from watchdog.clock import local_seconds
 from watchdog.control.baseline_handlers import baseline_handlers
 from watchdog.daemon.baseline_control import BaselineControl
 from watchdog.daemon.explaining import explain
 from watchdog.daemon.reload_effects import reload_changes
+from watchdog.daemon.rule_states import RuleStates
 from watchdog.errors import StoreError, UsageError, WatchdogError
 from watchdog.rules.engine import rule_baseline
 from watchdog.rules.language.load import load_rules
@@ -75,6 +77,10 @@ class LearningHost(SimulatedHost):
         answer = getattr(handler, "handle", handler)(arguments)
         return json.loads(json.dumps(answer, allow_nan=False))
 
+    def rule(self):
+        [rule] = RuleStates(self.pipeline, self.clock).list_rules(self.configuration())
+        return rule
+
     def explain(self, **labels):
         return explain(self.pipeline, self.clock, "unusual", labels)
 
@@ -109,10 +115,15 @@ def test_an_explanation_has_the_time_left_to_learn(learning):
     assert found.conclusion.startswith("it does not fire: its baseline learns for ")
     assert 3600 <= found.earliest_seconds <= 3 * 3600
     assert [(one.fire, one.fire_text) for one in found.thresholds] == [(None, "-"), (None, "-")]
+    rule = learning.rule()
+    assert (rule.worst.share, rule.limit_text, _share_text(asdict(rule), rule.worst.share)) == (None, "-", "learning")
     learning.live(6 * 12)
     found = explain(learning.pipeline, learning.clock, "unusual", {})
-    assert found.conclusion.startswith("it does not fire: it fires 0s after its value gets above ")
+    assert found.conclusion.startswith("it does not fire: it fires as soon as its value gets above ")
     assert found.earliest_seconds == 0
+    rule = learning.rule()
+    assert 0 < rule.worst.share < 1
+    assert rule.limit_text == found.thresholds[0].fire_text != "-"
 
 
 def test_a_stop_keeps_the_hour_too(learning):

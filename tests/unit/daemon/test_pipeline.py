@@ -580,6 +580,7 @@ def test_a_refused_reload_is_an_alert_a_problem_and_a_count_until_a_reload_is_ac
     [notification] = simulation.receiver.notifications
     assert (notification.status, notification.group_key) == ("firing", "watchdog-reload-refused")
     assert notification.alerts[0].summary == line
+    assert notification.alerts[0].runbook == "https://wiki/#watchdog-reload-refused"
     at_start = Refusal.from_error(ConfigError(problems), is_start=True)
     assert at_start.describe().startswith(
         "files refused at the start, the last good configuration is in force: /etc/x."

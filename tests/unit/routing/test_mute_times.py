@@ -162,3 +162,17 @@ def test_problems_of_a_mute_time_are_reported(text, problem):
     _, problems = read(f"[[mute]]\n{text}\n")
     assert len(problems) == 1
     assert problem in problems[0]
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ('name = "night"\ntimes = "Sat"', 'name = "night"\ntimes = "Sun"'),
+        ('times = "Sat"', 'times = "Sat"\nwhere = { rule = "x*" }'),
+        ('times = "Sat"', 'name = "Sat UTC"\ntimes = "Sun"'),
+    ],
+)
+def test_two_mute_times_of_one_name_are_a_problem_with_the_line_of_the_first(first, second):
+    _, problems = read(f"[[mute]]\n{first}\n[[mute]]\n{second}\n")
+    assert len(problems) == 1
+    assert "is already the mute time of line 1" in problems[0]

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from watchdog.rules.engine.aggregations import Aggregation, MetricReading
 from watchdog.rules.engine.distinct import DistinctCount
 from watchdog.rules.engine.groups import NO_GROUP_SLOT
-from watchdog.rules.engine.judge import Judge, RuleTick, Verdict, least_severe_threshold
+from watchdog.rules.engine.judge import Judge, RuleTick, Verdict
 from watchdog.rules.engine.learnt_facts import BaselineFacts
 from watchdog.rules.engine.view import RowCounts
 from watchdog.rules.language.rule import Labels, Rule, Severity, StatKind, Thresholds
@@ -49,8 +49,8 @@ class RuleInspection:
 
     `learning_ns`: measured time until its baseline or novelty has learnt, 0 if it has and for other rules.
     `groups`: number of its groups. `worst`: labels and value of the worst one, None without a value; `share`: of its
-    limit, above 1 if it is breached. `has_matched`: whether any row has met `where` since the start. `limits`: to fire,
-    of the worst group. `usual`: the reference of its baseline, None without one.
+    limit, above 1 if it is breached, None without a limit. `has_matched`: whether any row has met `where` since the
+    start. `limits`: to fire, of the worst group. `usual`: the reference of its baseline, None without one.
     """
 
     rule: Rule
@@ -79,9 +79,8 @@ def inspect_rule(judge: Judge, tick: RuleTick, filled_ns: int) -> RuleInspection
         _release(judge)
     thresholds = judge.thresholds_of(worst)
     limit = thresholds.fire[min(thresholds.fire)]
-    if math.isinf(limit):  # its baseline has learnt none yet: nothing fires below the floor
-        limit = least_severe_threshold(judge.rule)
-    share = share_of_limit(limit, verdict.value, above=thresholds.above)
+    # Without a finite limit, its baseline has learnt none yet: nothing fires, however large the value is.
+    share = share_of_limit(limit, verdict.value, above=thresholds.above) if math.isfinite(limit) else None
     facts = judge.facts_of(worst, verdict.value, thresholds)
     return RuleInspection(
         judge.rule,

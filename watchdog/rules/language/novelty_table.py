@@ -8,7 +8,7 @@ from watchdog.rules.language.expression import Expression, MetricReference
 from watchdog.rules.language.rule import Novelty, Severity, Thresholds
 
 _REFUSED = ("fire_above", "fire_below", "clear_below", "clear_above", "for", "hits", "absent", "absent_for", "baseline")
-_LIMIT_TEXT = "first seen"
+_LIMIT_TEXT = "none"  # the first sight fires, at any value
 
 
 def read_novelty(table: Table) -> Novelty | None:
