@@ -345,6 +345,12 @@ def test_fires_with_the_text_of_the_page(firing, rule_id):
     assert len(shown) >= 2
 
 
+@pytest.mark.parametrize("former", [[], backup(1_500) * 2], ids=["never ran", "ran until yesterday"])
+def test_a_backup_that_does_not_run_at_all_is_missing(firing, former):
+    [alert] = firing("backup-missing", [*former, *[(10 * MINUTE, of("other", bytes_sent=9e9))] * 160])
+    assert alert.value == 0
+
+
 @pytest.mark.parametrize(
     ("rule_id", "ticks"),
     [

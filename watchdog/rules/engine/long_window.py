@@ -41,7 +41,9 @@ class LongWindow:
         """Start with an empty table; `per_tick` returns a value for each group present in the newest snapshot."""
         self.view = view
         self.coverage = LongCoverage(rule.window_ns)
-        self.table = LongWindowTable(definition_of(rule), rule.stat.kind, rule.window_ns)
+        # Below a level, a group without traffic is news: it stays to be judged.
+        keeps_idle = not rule.thresholds.above
+        self.table = LongWindowTable(definition_of(rule), rule.stat.kind, rule.window_ns, keeps_idle=keeps_idle)
         self._rule = rule
         self._per_tick = per_tick
         self._recent = RecentTicks()
@@ -53,6 +55,8 @@ class LongWindow:
         """Add the newest tick."""
         grouped, table = self.view.grouped, self.table
         table.advance(grouped.snapshot.at_ns, misses=self._misses())
+        if not self._rule.by:
+            table.find_or_add([()])  # the host, which is judged without any connection, too
         values = np.broadcast_to(self._per_tick(), len(grouped.present_slots))
         there = (values != 0) & (grouped.present_slots != UNGROUPED_SLOT)
         slots, values = grouped.present_slots[there], values[there]

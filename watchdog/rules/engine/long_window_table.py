@@ -40,8 +40,14 @@ Rows = NDArray[np.intp]
 class LongWindowTable:
     """One row for each group, one column for each bucket."""
 
-    def __init__(self, definition: str, stat: StatKind, window_ns: int, max_groups: int = MAX_GROUPS) -> None:
-        """Start without groups. `stat`: the greatest or least value of a tick, else the sum of the ticks' values."""
+    def __init__(
+        self, definition: str, stat: StatKind, window_ns: int, max_groups: int = MAX_GROUPS, *, keeps_idle: bool = False
+    ) -> None:
+        """Start without groups.
+
+        `stat`: the greatest or least value of a tick, else the sum of the ticks' values. `keeps_idle`: whether a group
+        stays for another window after everything of it has left the window.
+        """
         self.definition = definition
         self.window_ns = window_ns
         self.axis_ns = 0
@@ -50,6 +56,7 @@ class LongWindowTable:
         """Number of groups that were dropped for want of room."""
         self._stat = stat
         self._max_groups = max_groups
+        self._idle_buckets = BUCKETS if keeps_idle else 0
         self._bucket_ns = -(-window_ns // BUCKETS)
         self._at_ns: int | None = None  # CLOCK_BOOTTIME of the newest tick
         self._lost_ns: int | None = None  # on the axis: the newest tick that missed something
@@ -132,7 +139,7 @@ class LongWindowTable:
         old = (self._numbers != _EMPTY) & (self._numbers < self._first_bucket)
         self._numbers[old], self._changed[old] = _EMPTY, True
         self._buckets[old] = self._neutral
-        self._keep(self._active >= self._first_bucket)
+        self._keep(self._active >= self._first_bucket - self._idle_buckets)
         self._recompute()
 
     def add(self, rows: Rows, values: Numbers) -> None:
@@ -261,7 +268,8 @@ class LongWindowTable:
         self._recompute()
         something = np.isfinite(self._buckets) & (self._buckets != 0)
         newest = np.where(something, self._numbers[:, np.newaxis], _EMPTY).max(axis=0, initial=_EMPTY)
-        self._active = np.where(newest == _EMPTY, self._active, newest)
+        idle = self._first_bucket - 1 if self._idle_buckets else self._active
+        self._active = np.where(newest == _EMPTY, idle, newest)
         self._have_groups_changed, self._saved_ns = False, self.axis_ns
         return True
 

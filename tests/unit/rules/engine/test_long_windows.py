@@ -204,6 +204,25 @@ def test_below_a_level_fires_only_once_the_window_was_seen(host, daily):
     assert ("firing", "a") in found
 
 
+@pytest.mark.parametrize("stat", ["sum", "rate", "max", "min"])
+def test_a_host_without_traffic_is_below_a_level(host, daily, stat):
+    guard = Guard(host, daily(stat=stat, by=(), above=None, below=1, window_seconds=2 * HOUR))
+    assert guard.hours(1.9) == []
+    guard.start()
+    assert guard.hours(2.5) == [("firing",)]
+    assert guard.hours(0.1, sends("a", 9_000)) == ([] if stat == "min" else [("resolved",)])
+
+
+def test_a_group_that_sent_once_is_below_a_level_for_another_window(host, daily):
+    guard = Guard(host, daily(above=None, below=100, window_seconds=2 * HOUR))
+    guard.tick(sends("a", 500))
+    assert guard.hours(1.95) == []
+    assert guard.hours(1) == [("firing", "a")]
+    guard.start()
+    assert guard.hours(3) == [("resolved", "a")]
+    assert guard.verdicts == []
+
+
 def test_losses_make_a_value_a_lower_bound_and_a_rule_below_a_level_unknown(host, daily):
     guard = Guard(host, daily())
     guard.tick(missed_events=1)
