@@ -137,8 +137,8 @@ def _read(args: argparse.Namespace, request: str, query: StateFileQuery, wanted:
     except DaemonUnreachable as error:
         if args.state_dir is None:
             remedy = f"start it, or read its state file with --state-dir {DEFAULT_STATE_FOLDER}"
-            raise DaemonUnreachable(str(error), remedy=remedy) from None
-        unreachable = error
+            raise DaemonUnreachable(error.text, remedy=remedy) from None
+        unreachable = error.text
     file = Path(args.state_dir, STATE_FILE_NAME)
     # Root must neither trust the content, which the daemon's account decides, nor leave files beside it.
     privileges.become_owner(file.parent)

@@ -85,7 +85,8 @@ def _add(args: argparse.Namespace) -> int:
     silence = ask_daemon(
         args,
         "silence add",
-        matchers=args.matchers,
+        # "-" is an empty value, as in the tables of all commands.
+        matchers=[one[:-1] if one.endswith("=-") else one for one in args.matchers],
         duration=args.duration,
         author=author_of(args),
         comment=args.comment,

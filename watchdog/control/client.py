@@ -14,6 +14,7 @@ from watchdog.errors import DaemonUnreachable, NotPermitted
 
 RESPONSE_TIMEOUT_SECONDS = 15.0
 SLOW_RESPONSE_TIMEOUT_SECONDS = 90.0  # of requests that the daemon handles in the background
+NO_DAEMON_REMEDY = "start it, or name its state folder with --state-dir, its socket with --control"
 _CHUNK_BYTES = 65_536
 _RETRY_SECONDS = 0.02
 
@@ -37,7 +38,8 @@ def send_request(path: Path, request_name: str, *, is_slow: bool = False, **argu
         remedy = "run this command as root, or as a member of the socket's group"
         raise NotPermitted(f"this user may not connect to the daemon at {path}", remedy=remedy) from None
     except OSError as error:
-        raise DaemonUnreachable(f"no daemon answers at {path}: {error.strerror}") from None
+        text = f"no daemon answers at {path}: {error.strerror}"
+        raise DaemonUnreachable(text, remedy=NO_DAEMON_REMEDY) from None
     if not line:
         raise DaemonUnreachable(f"the daemon at {path} closed the connection without an answer")
     return protocol.parse_response(line)

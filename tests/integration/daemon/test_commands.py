@@ -79,6 +79,7 @@ def test_commands_report_in_one_line_that_no_daemon_runs(watchdog):
         code, out, err = watchdog.ask(*command.split())
         assert (code, out, err.count("\n")) == (3, "", 1)
         assert "no daemon answers at" in err
+        assert err.endswith(": start it, or name its state folder with --state-dir, its socket with --control\n")
 
 
 def test_a_threshold_is_changed_and_the_alert_that_the_dry_run_names_resolves(start_daemon, watchdog, storm, notified):

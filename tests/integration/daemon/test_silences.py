@@ -37,6 +37,8 @@ def test_an_acknowledged_alert_ends_once_and_its_acknowledgement_with_it(
     assert watchdog.ask("silence", "expire", silence["id"]) == (0, f"{silence['id']}: ended\n", "")
     assert watchdog.ask("silence", "expire", silence["id"])[0] == 1
     assert watchdog.ask("silence", "add", "proces=x", "--for", "1h", "--comment", "x")[0] == 2
+    code, out, _ = watchdog.ask("silence", "add", "unit=-", "--for", "1h", "--comment", "x", "--json")
+    assert (code, json.loads(out)["matchers"]) == (0, {"unit": [""]})
 
 
 def test_without_a_daemon_the_commands_say_so_in_one_line(watchdog):

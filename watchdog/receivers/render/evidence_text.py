@@ -212,7 +212,7 @@ def _amount(peer: Peer, evidence: Evidence) -> str:
     amount = FORMATS[evidence.format](peer.amount)
     if evidence.metric.startswith("bytes_"):
         return f"{amount} {name.removeprefix('bytes ')}{share}"
-    return f"{amount} {name}{share}"
+    return f"{amount} {name.removesuffix('s') if amount == '1' else name}{share}"
 
 
 def _bar(value: float | None, low: float, high: float) -> str:

@@ -130,6 +130,7 @@ def test_a_peer_is_shown_with_direction_failures_and_states(evidence, changes, w
         ("connect_latency", "seconds", 2.5, "to 192.0.2.7:443: 2.5 s connect latency"),
         ("accept_queue", "percent", 1.0, "at 192.0.2.7:443: 100 % accept queue"),
         ("open", "count", 51.0, "to 192.0.2.7:443: 51 open"),
+        ("connects", "count", 1.0, "to 192.0.2.7:443: 1 connect, "),
     ],
 )
 def test_amounts_have_the_name_of_the_metric(evidence, metric, form, amount, words):
