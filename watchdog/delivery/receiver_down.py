@@ -6,6 +6,7 @@ They are about a receiver and not about a notification, so there are never more 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 from watchdog.alerts.alert import Alert, AlertState, Transition, fingerprint
 from watchdog.alerts.boottimes import Boottimes
@@ -44,6 +45,9 @@ class ReceiverDownAlerts(ReceiverAlerts):
             for name in list(self._firing)
             if name not in outages or name not in self._receivers
         ]
+        for name, alert in self._firing.items():  # the length of the outage is no change that must be saved
+            seconds = (now.boottime_ns - outages[name].since_ns) / SECOND_NS
+            self._firing[name] = replace(alert, value=seconds, peak=max(alert.peak, seconds))
         transitions += [
             self._fire(name, self._alert(name, outage, now))
             for name, outage in self.down_receivers(outages, now.boottime_ns).items()

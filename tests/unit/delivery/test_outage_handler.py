@@ -794,6 +794,18 @@ def test_the_alert_about_a_removed_receiver_resolves_with_that_reason(make_scene
     assert (last.rule, last.state, last.reason) == (RECEIVER_DOWN_RULE, AlertState.RESOLVED, "receiver removed")
 
 
+def test_the_value_of_the_alert_about_a_receiver_is_the_length_of_the_outage(make_scene):
+    scene = make_scene({}, names=("oncall", "log"), default=("oncall",))
+    scene.fail("oncall")
+    scene.fire("nginx")
+    scene.live(40 * MINUTE)
+    scene.recover("oncall")
+    scene.live(6 * MINUTE)
+    last = scene.places["log"].notifications[-1].alerts[0]
+    assert (last.rule, last.state) == (RECEIVER_DOWN_RULE, AlertState.RESOLVED)
+    assert 38 * 60 < last.value == last.peak < 48 * 60
+
+
 def test_the_alert_about_a_receiver_survives_a_restart(make_scene):
     scene = make_scene({}, names=("oncall", "log"), default=("oncall",))
     scene.fail("oncall")
