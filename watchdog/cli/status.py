@@ -11,6 +11,7 @@ from typing import Any
 from watchdog.cli.daemon_options import add_daemon_options, ask_daemon
 from watchdog.cli.terminal import age_text, print_table
 from watchdog.config.counts import format_count
+from watchdog.kernel.quality import LOSS_WORDS
 from watchdog.receivers.render.evidence_text import duration_text, utc_text
 from watchdog.sanitize import escape_unprintable
 
@@ -50,8 +51,10 @@ def _lines(status: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "unknown", f"losses leave without a sure verdict: {', '.join(rules['unknown'])}"
     yield "reload", _reload_text(status["reload"])
     yield "ticks", _ticks_text(ticks)
-    losses = ", ".join(f"{cause} {count}" for cause, count in sorted(status["quality"].items()))
-    yield "lost data", losses or "none since the start"
+    for cause, count in sorted(status["quality"].items()):
+        yield "lost data", f"{count:,} {LOSS_WORDS[cause]}: {cause}" if cause in LOSS_WORDS else f"{cause} {count:,}"
+    if not status["quality"]:
+        yield "lost data", "none since the start"
     firing = f"{alerts['critical']} critical, {format_count(alerts['warning'], 'warning')} firing"
     yield "alerts", f"{firing}; {alerts['pending']} pending"
     yield "suppressed", _suppression_text(status["suppression"])

@@ -47,3 +47,21 @@ class Quality:
 
 LOSS_CAUSES: Final = tuple(part.name for part in fields(Quality) if part.name not in _NO_LOSSES)
 """Every cause that `Quality.losses` can have."""
+
+LOSS_WORDS: Final[Mapping[str, str]] = {
+    "ledger_full": "connections added up by process (too many ended within a tick)",
+    "sums_full": "connections lost (too many processes)",
+    "storage_failed": "events of connections not counted (no kernel memory)",
+    "not_followed": "connections not followed after their connect (no kernel memory)",
+    "missed_events": "events skipped by the kernel",
+    "impossible_changes": "connections with impossible changes of their counters (not counted)",
+    "names_full": "connections without their names (too many names)",
+    "responses_lost": "responses not timed (too many within a tick)",
+    "responses_unassigned": "responses without their connection (it has no open file, or was added up by process)",
+    "datagrams_lost": "datagrams not counted (too many processes)",
+    "sockmap_connections": "connections in a sockmap (their bytes are not known)",
+    "missed_ticks": "ticks that did not run",
+    "failed_ticks": "ticks that failed",
+    "lost_samples": "samples that were not judged (their ticks failed)",
+}
+"""Each of `LOSS_CAUSES` in words, after its count."""

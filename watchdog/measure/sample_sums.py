@@ -10,7 +10,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from watchdog.kernel.quality import Quality
+from watchdog.kernel.quality import LOSS_WORDS, Quality
 from watchdog.measure.catalogue import DIMENSIONS, METRICS, OWN_METRICS, DimensionKind, MetricKind
 from watchdog.measure.ranked_rows import Rank, SampleRow, row_value, value_rank
 
@@ -22,19 +22,18 @@ COUNTERS = tuple(
 )
 GAUGES = tuple(name for name, metric in METRICS.items() if metric.kind is MetricKind.GAUGE)
 DISTRIBUTIONS = tuple(name for name, metric in METRICS.items() if metric.kind is MetricKind.DISTRIBUTION)
-_LOSSES = {
-    "ledger_full": "connections added up by process (too many ended within a tick)",
-    "sums_full": "connections lost (too many processes)",
-    "storage_failed": "events of connections not counted (no kernel memory)",
-    "not_followed": "connections not followed after their connect (no kernel memory)",
-    "missed_events": "events skipped by the kernel",
-    "impossible_changes": "connections with impossible changes of their counters (not counted)",
-    "names_full": "connections without their names (too many names)",
-    "responses_lost": "responses not timed (too many within a tick)",
-    "responses_unassigned": "responses without their connection (it has no open file, or was added up by process)",
-    "datagrams_lost": "datagrams not counted (too many processes)",
-}
-_SOCKMAP = "connections in a sockmap (their bytes are not known)"
+_LOSSES = (
+    "ledger_full",
+    "sums_full",
+    "storage_failed",
+    "not_followed",
+    "missed_events",
+    "impossible_changes",
+    "names_full",
+    "responses_lost",
+    "responses_unassigned",
+    "datagrams_lost",
+)
 _SENT, _RECEIVED, _ESTABLISHED = (COUNTERS.index(name) for name in ("bytes_sent", "bytes_received", "established"))
 
 
@@ -90,5 +89,5 @@ class SampleLosses:
 
     def counts_by_cause(self) -> dict[str, int]:
         """Return the number of losses by description of their cause."""
-        counts = {_LOSSES[name]: count for name, count in self._counts.items()}
-        return counts | {_SOCKMAP: self._sockmap_connections}
+        counts = {LOSS_WORDS[name]: count for name, count in self._counts.items()}
+        return counts | {LOSS_WORDS["sockmap_connections"]: self._sockmap_connections}

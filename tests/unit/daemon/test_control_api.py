@@ -18,6 +18,7 @@ from watchdog.daemon.heartbeat import Heartbeat
 from watchdog.daemon.reload_alert import Refusal
 from watchdog.daemon.status_report import DaemonFacts
 from watchdog.errors import DeliveryError, DeliveryErrorReason, UsageError, WatchdogError
+from watchdog.kernel.quality import LOSS_CAUSES, LOSS_WORDS
 from watchdog.receivers.render.notification_text import fact_lines
 from watchdog.scheduling.scheduler import Scheduler
 from watchdog.scheduling.tick_loop import TickLoop
@@ -135,13 +136,17 @@ def test_a_prefix_of_two_alerts_names_none(simulation, console):
 # -------------------------------------------------------------------------------------------------------------- status
 
 
-def test_the_status_counts_alerts_and_losses_and_has_the_answers_of_receivers(simulation, console):
+def test_the_status_counts_alerts_and_losses_and_has_the_answers_of_receivers(simulation, console, capsys, monkeypatch):
     simulation.kernel.missed_events = 3
     run(simulation, *[STORM] * 6)
     simulation.settle()
     status = console.ask("status")
     assert status["alerts"] == {"pending": 0, "critical": 0, "warning": 1}
     assert status["quality"] == {"missed_events": 18}
+    assert LOSS_WORDS.keys() == set(LOSS_CAUSES)
+    monkeypatch.setattr("watchdog.cli.status.ask_daemon", lambda *_, **__: status)
+    main(["status"])
+    assert "lost data  18 events skipped by the kernel: missed_events\n" in capsys.readouterr().out
     assert (status["host"], status["rules"]["count"], status["rules"]["origin"]) == ("web-1", 1, "here")
     assert status["reload"] == {"result": "none", "at": None, "problem": None}
     [receiver] = status["receivers"]
