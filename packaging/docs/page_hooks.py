@@ -1,4 +1,4 @@
-"""Hooks of mkdocs: what the site needs beyond the pages of `docs/`, and the checks that `--strict` does not make.
+"""Hooks of mkdocs: pages from outside of `docs/`, and the checks that `--strict` does not make.
 
 Pages are written for GitHub's Markdown, which is CommonMark; mkdocs reads another dialect. Each page must have the same
 blocks in both.
