@@ -12,6 +12,7 @@ from typing import Any
 
 from watchdog.cli.daemon_options import add_daemon_options, ask_daemon, daemon_socket
 from watchdog.cli.table import format_table
+from watchdog.cli.terminal import fitted_table, output_width
 from watchdog.control import notification_handlers
 from watchdog.control.client import send_request
 from watchdog.control.socket_path import DEFAULT_STATE_FOLDER
@@ -151,22 +152,26 @@ def _read(args: argparse.Namespace, request: str, query: StateFileQuery, wanted:
 
 
 def _table(notifications: Sequence[Mapping[str, Any]]) -> str:
-    head = ("CREATED (UTC)", "RECEIVER", "STATUS", "GROUP", "ALERTS", "STATE", "ATTEMPTS", "ID", "RESULT")
+    # A narrow terminal shows the first columns.
+    head = ("ID", "CREATED (UTC)", "RECEIVER", "STATE", "STATUS", "GROUP", "ALERTS", "ATTEMPTS", "RESULT")
     rows = [
         (
+            notification["notification_id"][:_SHORT_ID],
             _time(notification["created_at"]),
             notification["receiver"],
+            notification["state"],
             notification["status"],
             notification["group_key"],
             notification["alerts"],
-            notification["state"],
             notification["attempts"],
-            notification["notification_id"][:_SHORT_ID],
             _result(notification),
         )
         for notification in notifications
     ]
-    return format_table(head, rows, _MAX_TEXT_CHARACTERS)
+    width = output_width()
+    if width is None:
+        return format_table(head, rows, _MAX_TEXT_CHARACTERS)
+    return "\n".join(fitted_table(head, rows, width))
 
 
 def _losses_table(lost: Sequence[Mapping[str, Any]]) -> str:

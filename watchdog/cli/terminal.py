@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from watchdog.cli.table import format_cell, format_line
 from watchdog.clock import SECOND_NS
@@ -16,6 +16,7 @@ SEVERITY_COLOURS: Mapping[str, str] = {"critical": "31", "warning": "33"}
 
 _MIN_CELL = 13  # characters to which a column of texts is cut at most: less is not readable
 _MAX_PLAIN_SECONDS = 121  # "90s" and "120s", as people write them
+_TIME = "(UTC)"  # end of the heads of columns of times
 _SEPARATOR = 2  # characters between two columns
 
 
@@ -61,15 +62,16 @@ def print_table(
 def fitted_table(head: Sequence[str], rows: Sequence[Sequence[object]], width: int | None) -> list[str]:
     """Return the lines of a table, one per row, of at most `width` characters; None: as wide as it is.
 
-    Cells of the widest columns are cut, never of the first one; where that is not enough, the last columns are left
-    out.
+    Cells of the widest columns are cut, never of the first one or of times; where that is not enough, the last columns
+    are left out.
     """
     cells = [[format_cell(cell) for cell in row] for row in rows]
     columns = range(len(head))
     right = [all(row[column] is None or isinstance(row[column], int | float) for row in rows) for column in columns]
     widths = [max([len(head[column]), *(len(row[column]) for row in cells)]) for column in columns]
     if width is not None:
-        widths = _limits(widths, width)
+        whole = {0, *(column for column in columns if head[column].endswith(_TIME))}
+        widths = _limits(widths, width, whole)
     lines = []
     for row in [list(head), *cells]:
         shown = [_cut(cell, limit) for cell, limit in zip(row, widths, strict=False)]
@@ -77,13 +79,21 @@ def fitted_table(head: Sequence[str], rows: Sequence[Sequence[object]], width: i
     return lines
 
 
-def _limits(widths: Sequence[int], width: int) -> list[int]:
-    """Return the widths of the columns that are shown: the widest ones cut, and the last ones left out."""
+def _limits(widths: Sequence[int], width: int, whole: Collection[int]) -> list[int]:
+    """Return the widths of the columns that are shown: the widest ones cut, and the last ones left out.
+
+    `whole`: numbers of the columns that are not cut.
+    """
     limits = list(widths)
-    while len(limits) > 1 and _line_width([limits[0], *(min(limit, _MIN_CELL) for limit in limits[1:])]) > width:
+    least = [limit if column in whole else min(limit, _MIN_CELL) for column, limit in enumerate(limits)]
+    while len(limits) > 1 and _line_width(least[: len(limits)]) > width:
         limits.pop()
-    while _line_width(limits) > width and max(limits[1:], default=0) > _MIN_CELL:
-        limits[limits.index(max(limits[1:]), 1)] -= 1
+    while _line_width(limits) > width:
+        excess = [limit - least[column] for column, limit in enumerate(limits)]
+        if max(excess) <= 0:
+            break
+        widest = max((column for column in range(len(limits)) if excess[column] > 0), key=limits.__getitem__)
+        limits[widest] -= 1
     return limits
 
 

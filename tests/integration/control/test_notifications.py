@@ -34,11 +34,11 @@ RECEIVERS = ("hook", "oncall", "quiet")
 TIME = "2025-06-15 15:06:40"  # of the fake clock
 
 LISTED = f"""\
-CREATED (UTC)        RECEIVER  STATUS    GROUP  ALERTS  STATE      ATTEMPTS  ID            RESULT
-{TIME}  oncall    firing    spike       1  pending           0  a4a4a4a4a4a4  -
-{TIME}  oncall    resolved  storm       1  pending           1  a3a3a3a3a3a3  {GONE}
-{TIME}  hook      firing    storm       1  failed            1  b2b2b2b2b2b2  {DENIED}
-{TIME}  oncall    firing    storm       1  delivered         1  a1a1a1a1a1a1  ok
+ID            CREATED (UTC)        RECEIVER  STATE      STATUS    GROUP  ALERTS  ATTEMPTS  RESULT
+a4a4a4a4a4a4  {TIME}  oncall    pending    firing    spike       1         0  -
+a3a3a3a3a3a3  {TIME}  oncall    pending    resolved  storm       1         1  {GONE}
+b2b2b2b2b2b2  {TIME}  hook      failed     firing    storm       1         1  {DENIED}
+a1a1a1a1a1a1  {TIME}  oncall    delivered  firing    storm       1         1  ok
 
 RECEIVER  CAUSE OF LOSS  LOST
 hook      refused           1
@@ -119,6 +119,13 @@ def command(open_folder, capfd):
 
 def test_the_list_shows_receiver_state_result_and_losses(history, answering, command):
     assert command("list") == (0, LISTED, "")
+
+
+def test_the_list_fits_the_terminal_and_keeps_ids_and_states(history, answering, command, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = command("list")[1].splitlines()
+    assert max(map(len, lines)) <= 80
+    assert lines[2].split()[:6] == ["a3a3a3a3a3a3", *TIME.split(), "oncall", "pending", "resolved"]
 
 
 def test_the_list_can_be_of_one_receiver_one_state_and_some_lines(history, answering, command):

@@ -83,3 +83,11 @@ def test_durations_are_as_in_rules():
     assert [duration_text(seconds) for seconds in (0.0, 0.55, 17.04, 60.0, 120.0, 150.4, 86_400.0)] == [
         "0s", "0.6s", "17s", "60s", "120s", "2m30s", "1d",
     ]  # fmt: skip
+
+
+def test_times_are_never_cut():
+    rows = [("a1", "2025-06-15 15:06:40", "x" * 30, "y" * 30)]
+    for width in (80, 60, 45):
+        head, line = fitted_table(("ID", "ENDS (UTC)", "RULE", "LABELS"), rows, width)
+        assert max(len(head), len(line)) <= width
+        assert line.startswith("a1  2025-06-15 15:06:40  x")
