@@ -23,7 +23,7 @@ from chroot import Chroot, bare_system
 CHECKOUT = Path(__file__).parents[2]
 APT = "apt-get -qq -o Acquire::Retries=3 -o Dpkg::Use-Pty=0"
 CHECKERS = ("clang-format", "import-linter", "mypy", "pytest-cov", "ruff", "types-")  # of the extra dev, no tests' need
-TEST_PACKAGES = "python3-venv ca-certificates git iproute2 openssl gcc libc6-dev"
+TEST_PACKAGES = "python3-venv ca-certificates git iproute2 openssl gcc libc6-dev prometheus"
 
 INSTALLED = """
 test "$(bpf-watchdog --version)" = "bpf-watchdog $VERSION"
@@ -155,8 +155,10 @@ class Checks:
             self.report("tests begin with " + system.run("python3 --version").stdout.strip())
             done = system.run(
                 "cp -R /checkout /tmp/checkout && cd /tmp/checkout && rm -rf .venv && "
-                "/venv/bin/python -m pytest -q -p no:cacheprovider tests/unit",
+                "/venv/bin/pip --quiet install --no-deps --editable . && "
+                "/venv/bin/python -m pytest -q -p no:cacheprovider -r f --tb short tests/unit",
                 check=False,
+                own_pids=False,  # as the kernel sees them
                 binds=f"{CHECKOUT}:/checkout",
             )
             print(done.stdout[-6_000:])

@@ -13,9 +13,10 @@ from pathlib import Path
 
 CACHE = Path(os.environ.get("WATCHDOG_CHROOT_CACHE", "/var/tmp/bpf-watchdog-bare-systems"))
 
-# Mounts are private to the command; its processes end with it.
+# Mounts are private to the command.
 _ENTER = """
 mount --make-rprivate /
+mount --bind "$1" "$1"
 mount -t proc proc "$1/proc"
 mount --rbind --make-rslave /sys "$1/sys"
 mount --rbind --make-rslave /dev "$1/dev"
@@ -26,7 +27,12 @@ for bind in $BINDS; do
     mount --bind "${bind%:*}" "$root${bind#*:}"
     mount -o remount,bind,ro "$root${bind#*:}"
 done
-exec chroot "$root" "$@"
+# Not chroot(8) alone: within a changed root the kernel refuses namespaces of users.
+cd "$root"
+pivot_root . mnt
+umount --lazy /mnt
+cd /
+exec "$@"
 """
 # Files that every installation of any package changes, and those with a random content.
 _CHANGING = (
@@ -54,12 +60,16 @@ class Chroot:
     def __init__(self, root: Path) -> None:
         self.root = root
 
-    def run(self, script: str, *, check: bool = True, binds: str = "") -> subprocess.CompletedProcess[str]:
+    def run(
+        self, script: str, *, check: bool = True, binds: str = "", own_pids: bool = True
+    ) -> subprocess.CompletedProcess[str]:
         """Run a script of /bin/sh -eu; return its output, stdout and stderr together.
 
         `binds`: folders of this host, `FROM:TO` with a space between two, mounted read-only.
+        `own_pids`: a namespace for its processes, which end with it; without it they have the host's numbers.
         """
-        command = ["unshare", "--mount", "--pid", "--fork", "/bin/sh", "-euc", _ENTER, "enter", str(self.root)]
+        namespaces = ["--mount", "--pid", "--fork"] if own_pids else ["--mount"]
+        command = ["unshare", *namespaces, "/bin/sh", "-euc", _ENTER, "enter", str(self.root)]
         environment = {
             name: value for name, value in os.environ.items() if name.lower().endswith("_proxy") or name == "PIP_CERT"
         } | {
