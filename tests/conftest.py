@@ -17,7 +17,7 @@ def clock() -> FakeClock:
 
 
 def pytest_collection_finish() -> None:
-    """Exempt what the collection of the tests made from garbage collections: it stays, and is much."""
+    """Exempt the objects of the collection of the tests from garbage collections: they stay, and are many."""
     _collect_garbage()
 
 
