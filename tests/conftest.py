@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import pytest
 
@@ -26,6 +26,22 @@ def no_garbage() -> Iterator[None]:
     """Collect garbage at the end of each file: a socket that was left open fails a test there, not anywhere later."""
     yield
     _collect_garbage()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Escape lone surrogates in the report of a test, as of hostile names in the log: its process cannot send them."""
+    report = yield
+    report.sections = [(name, _escape_surrogates(text)) for name, text in report.sections]
+    if report.longrepr is not None and not isinstance(report.longrepr, tuple):
+        text = str(report.longrepr)
+        if not text.isascii() and text != _escape_surrogates(text):
+            report.longrepr = _escape_surrogates(text)
+    return report
+
+
+def _escape_surrogates(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _collect_garbage() -> None:
