@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 from collections.abc import Generator, Iterator
 
 import pytest
@@ -26,6 +27,13 @@ def no_garbage() -> Iterator[None]:
     """Collect garbage at the end of each file: a socket that was left open fails a test there, not anywhere later."""
     yield
     _collect_garbage()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_terminal_width() -> None:
+    """Forget the width of the terminal, which the processes of `make test` are given: a test sets its own."""
+    os.environ.pop("COLUMNS", None)
+    os.environ.pop("LINES", None)
 
 
 @pytest.hookimpl(wrapper=True)

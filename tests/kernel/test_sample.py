@@ -94,7 +94,7 @@ def test_tables_fit_the_terminal_and_have_their_time_rates_and_selected_rows():
         (["--where", "process"], "--where: .*is not a matcher"),
         (["--where", "local_port=99999"], "--where: local_port: .*maximum is 65535"),
         (["--sort", "retransmit"], '--sort: .*did you mean "?retransmits'),
-        (["--by", "process", "--by", "unit,process"], "--by: duplicate entry process"),
+        (["--by", "process", "--by", "unit"], "--by: given 2 times; write --by process,unit"),
     ],
 )
 def test_wrong_options_are_refused_with_the_remedy(options, message):

@@ -25,7 +25,7 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         "--by",
         metavar="DIM,…",
         action="append",
-        help="print sums by these dimensions, for example process,remote; can be repeated",
+        help="print sums by these dimensions, for example process,remote",
     )
     parser.add_argument(
         "--where",

@@ -161,6 +161,8 @@ def _duration(option: str, text: str) -> int:
 
 
 def _dimensions(texts: Sequence[str] | None) -> tuple[str, ...]:
+    if texts is not None and len(texts) > 1:
+        raise UsageError(f"--by: given {len(texts)} times; write --by {','.join(texts)}")
     names = tuple(name.strip() for text in texts or () for name in text.split(","))
     for index, name in enumerate(names):
         if name not in DIMENSIONS:

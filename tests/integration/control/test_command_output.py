@@ -129,6 +129,7 @@ def make_explanation(**changes):
         "for_seconds": 10.0,
         "hits": None,
         "keep_firing_for_seconds": 60.0,
+        "has_novelty": False,
         "state": "pending",
         "timers": (PENDING, HITS),
         "fingerprint": "0123456789abcdef",

@@ -70,7 +70,7 @@ def test_a_full_disk_under_its_output_is_reported_in_a_line():
             ["notify", "test", "nobody"],
             'unknown receiver "nobody": known are console: /etc/bpf-watchdog/watchdog.toml is not there',
         ),
-        (["sample", "--by", "process", "--by", "unit,process"], "--by: duplicate entry process"),
+        (["sample", "--by", "process", "--by", "unit"], "--by: given 2 times; write --by process,unit"),
         (["sample", "--every", "10s", "--for", "1s"], "--every: 10s is longer than --for: 1s"),
     ],
     ids=" ".join,

@@ -14,11 +14,15 @@ from watchdog.measure.procfs import CommandLine, UnreadReason
 from watchdog.measure.traffic_rows import SUMMED, TopView
 
 NAMES = ["nginx", "\x1b[2J\x1b[31mX\n\r", "漢字漢字漢", "a\u202etxt", "e" + "\u0301" * 7, "b\udcff\udcfe", "-" * 15]
-ALERT = WorstAlert("firing", "critical", "storm", {"process": NAMES[1]}, "612/s", "500/s", time.time() - 125)
 
 
-def make_screen(view=TopView.PROCESSES, where=(), alerts=(ALERT,)):
+def make_alert():
+    return WorstAlert("firing", "critical", "storm", {"process": NAMES[1]}, "612/s", "500/s", time.time() - 125)
+
+
+def make_screen(view=TopView.PROCESSES, where=(), alerts=None):
     model = TopModel(view, where)
+    alerts = (make_alert(),) if alerts is None else alerts
     rows = []
     for number, name in enumerate(NAMES):
         row = {**dict.fromkeys(view.columns, name), **dict.fromkeys(SUMMED, 3.0 * 10 ** (number % 3))}

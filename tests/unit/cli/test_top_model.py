@@ -4,7 +4,7 @@ import shlex
 
 import pytest
 
-from watchdog.cli import sample
+from watchdog.cli import sample, sample_run
 from watchdog.cli.argument_parser import ArgumentParser
 from watchdog.cli.top_model import HISTORY, MAX_SHOWN_ROWS, TopModel, TopQuery
 from watchdog.control.traffic_handler import Traffic, parse_where
@@ -142,7 +142,7 @@ def test_the_command_with_every_sort_is_one_that_sample_takes(view):
     for _ in range(30):
         program, *arguments = shlex.split(model.command())
         assert program == "bpf-watchdog"
-        options = sample._read_options(parser.parse_args(arguments))
+        options = sample_run._read_options(parser.parse_args(arguments))
         assert options.where == parse_where(model.where)
         sorts.add(options.sort)
         model.move_sort(1)
