@@ -107,9 +107,7 @@ def test_the_schema_has_each_key_that_the_reader_of_rules_accepts_and_no_other(t
     for name in table.split("."):
         node = node["properties"][name]
         node = node.get("items", node)
-    # A rule without novelty does not read that key; the table of novelty is a case of its own.
-    unread = {"novelty"} if table == "rule" else set()
-    assert set(node["properties"]) == accepted_keys(text, table) | unread
+    assert set(node["properties"]) == accepted_keys(text, table)
     assert all(one["description"].endswith(".") for one in node["properties"].values()), "a text to hover"
 
 

@@ -13,7 +13,7 @@ _LIMIT_TEXT = "none"  # the first sight fires, at any value
 
 def read_novelty(table: Table) -> Novelty | None:
     """Return `novelty` of the rule in `table`, None without it; problems are noted in it."""
-    if "novelty" not in table:
+    if table.value("novelty", None) is None:
         return None
     novelty = table.table("novelty")
     learn_ns = novelty.duration("learn", "7d", maximum="90d")
