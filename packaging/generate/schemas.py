@@ -264,8 +264,6 @@ def _rule_properties() -> Schema:
         **dict.fromkeys(("send_resolved", "enabled"), BOOLEAN),
     }
     rows = {row.key: row for row in _rows(_RULES_PAGE, "Keys", ("required", "meaning"))}
-    novelty = Row("novelty", "", "", "fires when a combination of `by` is seen for the first time: see Novelty")
-    rows.setdefault("novelty", novelty)
     return {key: {"description": _hover(row), **types[key]} for key, row in rows.items()}
 
 
