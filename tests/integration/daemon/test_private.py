@@ -44,7 +44,7 @@ def test_the_shipped_rules_of_a_private_checkout_can_be_reloaded_and_are_logged_
         daemon.wait(60)
 
     assert f" from {rules} (shipped)" in log.read_text()
-    assert f" from={rules} (shipped)" in log.read_text()
+    assert f' from="{rules} (shipped)"' in log.read_text()
     assert "refused" not in log.read_text()
 
 
@@ -64,7 +64,7 @@ def test_files_that_a_reload_could_not_read_are_logged_at_the_start(watchdog, se
     line = watchdog.config.read_text().splitlines().index(f'hmac_secret_file = "{secret}"') + 1
     warned = (
         "a reload (SIGHUP) would be refused: the account cannot read what root read at the start\n"
-        f"{watchdog.config}:{line}: receiver.hmac_secret_file: cannot read '{secret}': Permission denied: "
+        f"  {watchdog.config}:{line}: receiver.hmac_secret_file: cannot read '{secret}': Permission denied: "
         f"it must be readable to the account {ACCOUNT}: chgrp {ACCOUNT} {secret} && chmod g+r {secret}, "
         + KEEP.format("it")
     )
