@@ -20,6 +20,7 @@ from importlib.metadata import Distribution, distribution
 from pathlib import Path
 
 import pytest
+from ports import free_port
 
 PATIENCE = 60.0  # the machine can be busy
 
@@ -208,12 +209,6 @@ def other_server(start_server: Callable[..., KeepingServer]) -> KeepingServer:
 def unused_port() -> Callable[[int], int]:
     """Return a function that returns an unused port of 127.0.0.1."""
     return free_port
-
-
-def free_port(kind: int) -> int:
-    with socket.socket(socket.AF_INET, kind) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 RSYSLOG_PORTS = {"udp": socket.SOCK_DGRAM, "tcp": socket.SOCK_STREAM, "ptcp": socket.SOCK_STREAM}

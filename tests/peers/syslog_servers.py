@@ -14,6 +14,8 @@ import subprocess
 import time
 from pathlib import Path
 
+from ports import free_port
+
 TIMEOUT_SECONDS = 15.0
 SYSLOG_NG = Path(__file__).parents[2] / ".venv/syslog-ng"
 
@@ -133,12 +135,6 @@ class SyslogNg(SyslogServer):
     def arrived(self, count: int) -> list[dict]:
         """Return the records, with the structured data under `data` as from rsyslog."""
         return [{"data": record.pop("_SDATA"), **record} for record in super().arrived(count)]
-
-
-def free_port(kind: int) -> int:
-    with socket.socket(socket.AF_INET, kind) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def wait_until(condition, expected: str) -> None:

@@ -9,7 +9,6 @@ import json
 import os
 import pwd
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -22,6 +21,7 @@ sys.path.insert(0, str(HERE.parent / "peers"))
 from bpf_links import links_of  # noqa: E402
 from hidden_events import count_hidden_events  # noqa: E402
 from panel_picture import PanelPicture  # noqa: E402
+from ports import free_port  # noqa: E402
 
 from counted_load import REQUEST, RESPONSE  # noqa: E402
 from prometheus_server import PrometheusServer  # noqa: E402
@@ -206,12 +206,6 @@ def report(counts, found, rows, hidden):
             print(f"| {load} | {name} | {number:,} | {scraped:,.0f} | {sampled:,} |")
     print(f"\nstate transitions that this kernel shows to no program (tests/peers/hidden_events.py): {hidden}")
     return good
-
-
-def free_port():
-    """Return an unused port of the loopback."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return server.getsockname()[1]
 
 
 def wait_for(condition, awaited):

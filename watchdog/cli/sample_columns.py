@@ -8,7 +8,7 @@ from typing import Final
 
 from watchdog.config import suggestions
 from watchdog.errors import UsageError
-from watchdog.measure.catalogue import DIMENSIONS, LOCATION_DIMENSIONS, METRICS, DimensionKind, Unit
+from watchdog.measure.catalogue import DIMENSIONS, HOST_DIMENSIONS, METRICS, Unit, is_number
 from watchdog.measure.ranked_rows import SampleRow, row_value
 from watchdog.measure.sample_sums import COUNTERS, DISTRIBUTIONS, GAUGES
 from watchdog.rules.language.formats import format_number, natural_format
@@ -67,7 +67,7 @@ class SampleColumn:
     @property
     def is_number(self) -> bool:
         """Return whether the column is aligned to the right and never cut."""
-        return self.key not in DIMENSIONS or DIMENSIONS[self.key].kind is DimensionKind.NUMBER
+        return is_number(self.key)
 
     @property
     def min_width(self) -> int:
@@ -155,7 +155,7 @@ def sample_columns(dimensions: Sequence[str], *, messages: bool, sort: str = "")
 
 
 def _connection_keys() -> list[str]:
-    dimensions = [name for name in DIMENSIONS if name not in {"remote_net", *LOCATION_DIMENSIONS}]
+    dimensions = [name for name in HOST_DIMENSIONS if name != "remote_net"]
     return [*dimensions, *(name for name in COUNTERS if not name.startswith("udp_")), *_MICROSECONDS]
 
 

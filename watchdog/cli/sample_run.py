@@ -22,7 +22,7 @@ from watchdog.errors import KernelUnfit, UsageError
 from watchdog.kernel.collector import Collector
 from watchdog.kernel.startup import start_collector
 from watchdog.kernel.trusted_code import require_trusted_code
-from watchdog.measure.catalogue import DIMENSIONS, LOCATION_DIMENSIONS
+from watchdog.measure.catalogue import DIMENSIONS, HOST_DIMENSIONS, LOCATION_DIMENSIONS
 from watchdog.measure.deltas import Changes
 from watchdog.measure.meter import Meter
 from watchdog.measure.ranked_rows import SampleRow
@@ -117,9 +117,8 @@ def _read_options(args: argparse.Namespace) -> _SampleOptions:
 def _conditions(texts: Sequence[str] | None) -> tuple[Condition, ...]:
     if not texts:
         return ()
-    dimensions = {name: one for name, one in DIMENSIONS.items() if name not in LOCATION_DIMENSIONS}
     try:
-        return parse_matchers(texts, dimensions)
+        return parse_matchers(texts, HOST_DIMENSIONS)
     except UsageError as error:
         raise UsageError(f"--where: {error.text}", remedy=error.remedy) from error
 

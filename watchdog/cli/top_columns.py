@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from watchdog.measure.catalogue import DIMENSIONS, METRICS, DimensionKind, MetricKind
+from watchdog.measure.catalogue import DIMENSIONS, METRICS, MetricKind, is_number
 from watchdog.measure.traffic_rows import Cell, TopView
 from watchdog.rules.language.formats import format_number, natural_format
 from watchdog.sanitize import escape_unprintable
@@ -71,7 +71,7 @@ class TopColumn:
     @property
     def is_number(self) -> bool:
         """Return whether the column is aligned to the right and never cut."""
-        return self.key not in DIMENSIONS or DIMENSIONS[self.key].kind is DimensionKind.NUMBER
+        return is_number(self.key)
 
     @property
     def start_width(self) -> int:

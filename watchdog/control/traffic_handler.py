@@ -12,7 +12,7 @@ from watchdog.control.alert_handlers import ActiveAlert
 from watchdog.control.arguments import RequestArguments
 from watchdog.control.server import RequestHandler
 from watchdog.errors import document_errors
-from watchdog.measure.catalogue import DIMENSIONS, LOCATION_DIMENSIONS
+from watchdog.measure.catalogue import HOST_DIMENSIONS
 from watchdog.measure.snapshot import Snapshot
 from watchdog.measure.traffic_rows import MAX_ROWS, Cell, TopView, TrafficQuery, traffic_table
 from watchdog.routing.silencing import parse_matchers
@@ -128,9 +128,7 @@ def parse_where(matchers: Sequence[str]) -> tuple[Condition, ...]:
     Raises:
         UsageError: as `parse_matchers`.
     """
-    if not matchers:
-        return ()
-    return parse_matchers(matchers, {name: one for name, one in DIMENSIONS.items() if name not in LOCATION_DIMENSIONS})
+    return parse_matchers(matchers, HOST_DIMENSIONS) if matchers else ()
 
 
 def traffic_handlers(

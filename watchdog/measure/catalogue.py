@@ -607,3 +607,11 @@ DIMENSIONS: dict[str, Dimension] = {
         Dimension("failure", DimensionKind.CHOICE, "cause of the failure or break", FAILURES),
     )
 }
+
+HOST_DIMENSIONS = {name: entry for name, entry in DIMENSIONS.items() if name not in LOCATION_DIMENSIONS}
+"""Dimensions that the host alone has the values of: those of the rows of `sample` and `top`."""
+
+
+def is_number(name: str) -> bool:
+    """Return whether the values of a metric, of a part of it, or of a dimension are numbers."""
+    return name not in DIMENSIONS or DIMENSIONS[name].kind is DimensionKind.NUMBER

@@ -18,11 +18,12 @@ from watchdog.clock import SECOND_NS
 from watchdog.measure.catalogue import (
     ABSENT_CODE,
     DIMENSIONS,
-    LOCATION_DIMENSIONS,
+    HOST_DIMENSIONS,
     METRICS,
     TRAFFIC_METRICS,
     DimensionKind,
     MetricKind,
+    is_number,
 )
 from watchdog.measure.connection_metrics import LISTEN
 from watchdog.measure.interning import address_text
@@ -39,7 +40,7 @@ SUMMED: Final = (
 
 _KEPT_METRICS = (*SUMMED, "rtt")
 _ADDRESSES = tuple(name for name, one in DIMENSIONS.items() if one.kind is DimensionKind.ADDRESS)
-_KEPT_DIMENSIONS = tuple(name for name in DIMENSIONS if name not in {*_ADDRESSES, *LOCATION_DIMENSIONS})
+_KEPT_DIMENSIONS = tuple(name for name in HOST_DIMENSIONS if name not in _ADDRESSES)
 _BYTES = ("bytes_sent", "bytes_received")
 _NO_ADDRESS = np.uint64(2**64 - 1)  # in both halves
 _HIGH_SHARE = 0.99
@@ -171,7 +172,7 @@ class _Groups:
         volume = -(self.numbers("bytes_sent") + self.numbers("bytes_received"))
         if not sort:
             return np.argsort(-volume if reverse else volume, kind="stable")
-        if sort not in DIMENSIONS or DIMENSIONS[sort].kind is DimensionKind.NUMBER:
+        if is_number(sort):
             values = self.numbers(sort)
             signed = np.where(np.isnan(values), np.inf, values if reverse else -values)
             return np.lexsort([volume, signed])
@@ -187,8 +188,7 @@ class _Groups:
         """Return the values of a column for the groups of `order`, as JSON holds them."""
         if name in DIMENSIONS:
             text = self._text_of(name)
-            is_number = DIMENSIONS[name].kind is DimensionKind.NUMBER
-            return [int(text(row)) if is_number else text(row) for row in self._first[order].tolist()]
+            return [int(text(row)) if is_number(name) else text(row) for row in self._first[order].tolist()]
         return [None if value != value else round(value, 9) for value in self.numbers(name)[order].tolist()]  # noqa: PLR0124 - NaN
 
     def _key_columns(self, name: str, rows: _Index) -> Sequence[NDArray[np.unsignedinteger]]:

@@ -11,14 +11,10 @@ import time
 import urllib.request
 
 import pytest
+from ports import free_port
 
 pytestmark = pytest.mark.timeout(300)  # a loaded machine takes long to load the programs
 PATIENCE = 120.0
-
-
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return server.getsockname()[1]
 
 
 def program_runs(port):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 import subprocess
 import time
 import urllib.error
@@ -12,6 +11,7 @@ import urllib.request
 
 import numpy as np
 import pytest
+from ports import free_port
 from prometheus_client.parser import text_string_to_metric_families
 
 from factories import make_own_health
@@ -33,11 +33,6 @@ scrape_configs:
       - targets: ["127.0.0.1:{port}"]
 """
 VALUES = np.geomspace(0.000_2, 30, 1_001)
-
-
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return server.getsockname()[1]
 
 
 def wait_for(condition, name):

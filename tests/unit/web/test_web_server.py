@@ -10,6 +10,7 @@ import time
 from types import SimpleNamespace
 
 import pytest
+from ports import free_port
 
 from watchdog.config.web_settings import WebSettings
 from watchdog.web import web_server
@@ -18,11 +19,6 @@ from watchdog.web.web_server import MAX_CLIENTS, WebError, WebServer
 
 PATIENCE = 60.0
 PAGE = b"x" * 3_000_000  # more than the buffers of a connection hold
-
-
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return server.getsockname()[1]
 
 
 class Served:

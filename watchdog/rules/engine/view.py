@@ -10,9 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from watchdog.measure.catalogue import (
-    DIMENSIONS,
     DIRECTIONS,
-    LOCATION_DIMENSIONS,
+    HOST_DIMENSIONS,
     METRICS,
     OTHER_CODE,
     TRAFFIC_METRICS,
@@ -30,9 +29,7 @@ from watchdog.rules.engine.selection import Exclusion, Mask, Selection
 from watchdog.rules.engine.window import TickValues, tick_weight_ms
 from watchdog.rules.language.rule import Condition
 
-_NAMES = frozenset(
-    name for name, entry in DIMENSIONS.items() if entry.kind is DimensionKind.NAME and name not in LOCATION_DIMENSIONS
-)
+_NAMES = frozenset(name for name, entry in HOST_DIMENSIONS.items() if entry.kind is DimensionKind.NAME)
 
 
 class GroupedSnapshot:
