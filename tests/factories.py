@@ -118,6 +118,7 @@ def make_own_health(**changes: Any) -> OwnHealth:
         interval_seconds=2.0,
         age_seconds=0.5,
         losses={"ledger_full": 3},
+        sockmap_connections=2,
         rules={"firing": 1, "ok": 4},
         alerts={("firing", "critical"): 1, ("pending", "warning"): 0},
         oldest_firing_seconds={"critical": 90.5, "warning": 0.0},

@@ -46,6 +46,7 @@ class FakeCollector:
     def __init__(self, clock):
         self.connects = CALM
         self.comm = b"culprit"
+        self.flags = FLAG_CONNECT
         self.pid, self.start_ns = 2**22 + 1, 0  # above every possible pid
         self.closed = False
         self.missed_events = 0
@@ -61,7 +62,7 @@ class FakeCollector:
         rows["cookie"] = self._last_cookie + 1 + np.arange(self.connects)
         self._last_cookie += self.connects
         rows["born_ns"] = rows["ended_ns"] = self._clock.boottime_ns()
-        rows["flags"], rows["direction"], rows["family"] = FLAG_CONNECT, DIRECTIONS.index("out"), 2
+        rows["flags"], rows["direction"], rows["family"] = self.flags, DIRECTIONS.index("out"), 2
         rows["remote"][:, 10:] = 255, 255, 192, 0, 2, 7
         rows["owner"]["tgid"], rows["owner"]["comm"] = self.pid, self.comm
         rows["owner"]["start_ns"] = self.start_ns

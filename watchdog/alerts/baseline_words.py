@@ -18,7 +18,7 @@ _MIN_DAYS, _MIN_YEARS = 2, 3  # a span is shown in days, and in years, from here
 def baseline_reason(form: str, value: float, facts: BaselineFacts, *, above: bool) -> str:
     """Return the sentence that explains why `value` fired; `form`: the format of the values.
 
-    "900/s; in this hour it has lately reached 79/s, at any hour 333/s; expected less than once in 200 days (limit
+    "900/s; in this hour it has lately reached 79/s, at any hour 333/s; expected less than once in 20 days (limit
     146/s, critical 204/s; learnt 20 days)".
     """
     limits = ", ".join(

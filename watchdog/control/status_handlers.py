@@ -92,7 +92,11 @@ class SuppressionStatus:
 
 @dataclass(frozen=True, slots=True)
 class DaemonStatus:
-    """The answer to `status`. `quality`: data lost since the start, by cause. `problems`: as in the heartbeat."""
+    """The answer to `status`.
+
+    `quality`: data lost since the start, by cause; connections in a sockmap as of the newest tick. `problems`: as in
+    the heartbeat.
+    """
 
     version: str
     host: str

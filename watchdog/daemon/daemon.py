@@ -344,10 +344,10 @@ class Daemon:
         firing = f", {format_count(restored, 'alert')} still firing from before the start" if restored else ""
         lines = [
             f"bpf-watchdog {__version__} watches {self._host.current}: {connections}, every {interval}",
-            f"rules:     {count} from {configuration.rules_origin}{of_them}: {format_rule_ids(configuration.rules)}",
+            f"rules: {count} from {configuration.rules_origin}{of_them}: {format_rule_ids(configuration.rules)}",
             *(f"receivers: {receiver.name}: {receiver.destination()}" for receiver in configuration.receivers.values()),
-            f"           alerts of rules without receivers go to {default}{unless}",
-            f"state:     {file}{firing}",
+            f"alerts of rules without receivers go to {default}{unless}",
+            f"state: {file}{firing}",
             f"runs as {process}; Ctrl-C stops, SIGHUP reads the files again",
         ]
         for line in lines:

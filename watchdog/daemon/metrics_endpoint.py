@@ -24,7 +24,7 @@ from watchdog.daemon.pipeline import Pipeline
 from watchdog.delivery.delivery import DeliveryCounters
 from watchdog.errors import StoreError
 from watchdog.kernel.collector import ProgramRuns
-from watchdog.kernel.quality import LOSS_CAUSES
+from watchdog.kernel.quality import LOSS_CAUSES, PRESENT_LOSSES
 from watchdog.measure.snapshot import Snapshot
 from watchdog.routing.suppression import SuppressionKind
 from watchdog.rules.language.rule import Severity
@@ -125,7 +125,8 @@ class MetricsEndpoint:
             interval_seconds=status.ticks.interval_seconds,
             age_seconds=status.ticks.age_seconds,
             # With 0 for the rest: increase() does not see the first value of a series.
-            losses={**dict.fromkeys(LOSS_CAUSES, 0), **status.quality},
+            losses={cause: status.quality.get(cause, 0) for cause in LOSS_CAUSES if cause not in PRESENT_LOSSES},
+            sockmap_connections=status.quality.get("sockmap_connections", 0),
             rules=_rules_by_state({rule.id for rule in self._api.configuration.rules}, status, alerts),
             alerts=_alerts_by_state(alerts),
             oldest_firing_seconds=_oldest_firing(alerts, self._clock.wall()),

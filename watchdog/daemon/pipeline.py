@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -21,7 +20,7 @@ from watchdog.daemon.host_name import HostName
 from watchdog.daemon.late_evidence import HOLD_NS, LateEvidence
 from watchdog.daemon.left_out_log import MAX_NAMED_PER_TICK, log_left_out
 from watchdog.daemon.newest_traffic import NewestTraffic
-from watchdog.daemon.reload_alert import RELOAD_REFUSED_RULE, Refusal, ReloadAlert
+from watchdog.daemon.reload_alert import RELOAD_REFUSED_RULE, RESTARTED, Refusal, ReloadAlert
 from watchdog.daemon.stages import Stage, Stages
 from watchdog.daemon.tick_lock import TickLock
 from watchdog.delivery.delivery import Delivery
@@ -32,6 +31,7 @@ from watchdog.delivery.recipient_refused import RECIPIENT_REFUSED_RULE
 from watchdog.delivery.reconciliation import Reconciliation
 from watchdog.errors import StoreError
 from watchdog.kernel.collector import Collector
+from watchdog.kernel.quality import total_losses
 from watchdog.measure.catalogue import ON_DEMAND_METRICS
 from watchdog.measure.lost_samples import LostSamples
 from watchdog.measure.meter import Meter, TickCounts
@@ -66,6 +66,7 @@ _TICK_SECONDS = 0.25
 
 OWN_ALERTS = (RECEIVER_DOWN_RULE, RECIPIENT_REFUSED_RULE, RELOAD_REFUSED_RULE)
 """Rule ids of the daemon's alerts about itself that no rule file makes; docs/runbooks.md has a section on each."""
+_END_REASONS = {RELOAD_REFUSED_RULE: RESTARTED}  # an alert of this rule is not saved
 
 
 class RuleErrors(ExceptionGroup[Exception]):
@@ -74,7 +75,7 @@ class RuleErrors(ExceptionGroup[Exception]):
 
 @dataclass(frozen=True, slots=True)
 class PipelineView:
-    """The stages, for a copy of their state between two ticks; `losses`: data lost since the start, by cause."""
+    """The stages, for a copy of their state between two ticks; `losses`: by cause as from `total_losses`."""
 
     engine: Engine
     lifecycle: Lifecycle
@@ -145,6 +146,7 @@ class Pipeline:
             host.current,
             self._log,
             self._suppressor,
+            _END_REASONS,
         )
         share, is_escalated_to = hash_to_share(host.current, machine_id()), self._outage_handler.was_notified
         self._grouping = Grouping(
@@ -154,6 +156,7 @@ class Pipeline:
             share,
             is_escalated_to,
             self._suppressor,
+            _END_REASONS,
         )
         saved = store.load()
         now = Now.read(clock)
@@ -181,7 +184,7 @@ class Pipeline:
             self._log.warning("definition changed, learning anew: rules=%s", ",".join(anew))
         self._unwritten: list[Notification] = []
         self._reconciliation = Reconciliation(store.database, configuration.settings.routing.group_interval_ns)
-        self._losses: Counter[str] = Counter()  # since the start, by cause
+        self._losses: Mapping[str, int] = {}  # since the start, by cause
         # Since the newest tick that evaluated its sample:
         self._failed_ticks = self._refused_reloads = self._unread_commands = 0
         self._lost_samples = LostSamples()
@@ -281,8 +284,7 @@ class Pipeline:
             if self.observe_verdicts is not None:
                 self.observe_verdicts(verdicts)
         self._is_unjudged = False
-        for cause, count in snapshot.quality.losses().items():
-            self._losses[cause] += count
+        self._losses = total_losses(self._losses, snapshot.quality)
         self._failed_ticks = self._refused_reloads = 0
         self._lost_samples.clear()
         return verdicts, snapshot

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
+from typing import Final
 
 from watchdog import sanitize
 from watchdog.alerts.alert import Alert, AlertState, Transition, TransitionKind, fingerprint
@@ -19,6 +20,8 @@ RELOAD_REFUSED_RULE = "watchdog-reload-refused"
 """Rule id of the alert; no rule file has such a rule."""
 
 RELOAD_ACCEPTED = "reload accepted"
+RESTARTED: Final = "the daemon was restarted with files that are in force"
+"""Reason of the end of an alert of a former daemon."""
 _MAX_PROBLEM_CHARACTERS = 300
 
 

@@ -39,11 +39,16 @@ class EscalationTarget:
     """One escalation target, and the alerts that were escalated to it."""
 
     def __init__(
-        self, name: str, routing: RoutingSettings, host: str, suppression: SuppressionLookup | None = None
+        self,
+        name: str,
+        routing: RoutingSettings,
+        host: str,
+        suppression: SuppressionLookup | None = None,
+        end_reasons: Mapping[str, str] | None = None,
     ) -> None:
         """Create a target without first receivers, see `reload`; `routing` has the group timing.
 
-        `suppression`: as in `Grouping`.
+        `suppression`, `end_reasons`: as in `Grouping`.
         """
         self.name = name
         self._after_ns: Mapping[str, int] = {}
@@ -51,7 +56,7 @@ class EscalationTarget:
         self._suppression = suppression or NoSuppression()
         self._unacknowledged = Unacknowledged()
         self._waited_for: set[str] = set()  # fingerprints of escalated alerts that nobody acknowledged
-        self._grouping = Grouping(_routing_for(routing, name), host, suppression=suppression)
+        self._grouping = Grouping(_routing_for(routing, name), host, suppression=suppression, end_reasons=end_reasons)
         self._read_sequences: dict[str, int] = {}  # by first receiver: last sequence read from the outbox
         self._escalated: dict[str, tuple[float, str]] = {}  # by fingerprint: time of firing, first receiver
         self._changed = False

@@ -39,13 +39,15 @@ class OutageHandler:
         host: str,
         log: logging.Logger,
         suppression: SuppressionLookup | None = None,
+        end_reasons: Mapping[str, str] | None = None,
     ) -> None:
         """Read undelivered notifications from `database`; `settings` has escalations and `receiver_down_after`.
 
-        `suppression`: as in `Grouping`.
+        `suppression`, `end_reasons`: as in `Grouping`.
         """
         self._database = database
         self._suppression = suppression
+        self._end_reasons = end_reasons or {}
         self._host = host
         self._log = log
         self._receivers = tuple(receivers)
@@ -195,7 +197,9 @@ class OutageHandler:
 
     def _target(self, name: str) -> EscalationTarget:
         if name not in self._targets:
-            self._targets[name] = EscalationTarget(name, self._routing, self._host, self._suppression)
+            self._targets[name] = EscalationTarget(
+                name, self._routing, self._host, self._suppression, self._end_reasons
+            )
         return self._targets[name]
 
     def _remove_idle_targets(self, firing: Mapping[str, Alert], now: Now) -> None:

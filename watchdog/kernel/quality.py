@@ -48,6 +48,9 @@ class Quality:
 LOSS_CAUSES: Final = tuple(part.name for part in fields(Quality) if part.name not in _NO_LOSSES)
 """Every cause that `Quality.losses` can have."""
 
+PRESENT_LOSSES: Final = frozenset(("sockmap_connections",))
+"""Causes whose count is a number of present connections: each tick has them again."""
+
 LOSS_WORDS: Final[Mapping[str, str]] = {
     "ledger_full": "connections added up by process (too many ended within a tick)",
     "sums_full": "connections lost (too many processes)",
@@ -65,3 +68,12 @@ LOSS_WORDS: Final[Mapping[str, str]] = {
     "lost_samples": "samples that were not judged (their ticks failed)",
 }
 """Each of `LOSS_CAUSES` in words, after its count."""
+
+
+def total_losses(former: Mapping[str, int], quality: Quality) -> dict[str, int]:
+    """Return the losses since the start with those of a further tick; of `PRESENT_LOSSES` those of this tick only."""
+    losses = quality.losses()
+    past = {cause: count for cause, count in former.items() if cause not in PRESENT_LOSSES}
+    return past | {
+        cause: count if cause in PRESENT_LOSSES else past.get(cause, 0) + count for cause, count in losses.items()
+    }

@@ -46,15 +46,18 @@ class Grouping:
         jitter_share: float = 0.0,
         is_escalated_to: Callable[[str, Alert], bool] | None = None,
         suppression: SuppressionLookup | None = None,
+        end_reasons: Mapping[str, str] | None = None,
     ) -> None:
         """Use `routes` and `routing`; `host` is named in each notification, `jitter_share` is its part of the jitter.
 
         `is_escalated_to(receiver, alert)`: whether escalation already notifies the receiver of the alert. Such a pair
-        is left out here. `suppression`: withholds notifications, None: no alert is suppressed.
+        is left out here. `suppression`: withholds notifications, None: no alert is suppressed. `end_reasons`: by rule,
+        of alerts that a former daemon had and this one has not, in place of "no longer active".
         """
         self._suppression = suppression or NoSuppression()
         self._has_suppressed = True  # an alert of a former daemon may be
         self._routing = routing
+        self._end_reasons = end_reasons or {}
         self._is_escalated_to = is_escalated_to or (lambda receiver, alert: False)  # noqa: ARG005 - the signature
         self._router = Router(routing, routes)
         self.host = host  # may change: named in later notifications
@@ -290,7 +293,8 @@ class Grouping:
                 if member.is_end_notified:
                     self._remove(key, fingerprint)
                 elif member.alert.resolved is None:
-                    member.alert = member.alert.resolved_at(now, NO_LONGER_ACTIVE)
+                    reason = self._end_reasons.get(member.alert.rule, NO_LONGER_ACTIVE)
+                    member.alert = member.alert.resolved_at(now, reason)
                 else:
                     continue
                 changed.add(key)

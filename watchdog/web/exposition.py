@@ -220,6 +220,12 @@ def _own_families(health: OwnHealth, view: TrafficView, max_places: int) -> Iter
         (((cause,), count) for cause, count in health.losses.items()),
     )
     yield _gauge(
+        f"{PREFIX}sockmap_connections",
+        "Connections in a sockmap in the newest tick: their bytes are not known.",
+        (),
+        [((), health.sockmap_connections)],
+    )
+    yield _gauge(
         f"{PREFIX}rules",
         "Rules in force by state: firing, pending, unknown (input incomplete), ok.",
         ("state",),

@@ -29,7 +29,8 @@ class ReceiverMetrics:
 class OwnHealth:
     """Health of the daemon now.
 
-    `losses`: data lost since the start, by cause. `rules`: number by state. `alerts`: number by state and severity.
+    `losses`: data lost since the start, by cause. `sockmap_connections`: as of the newest tick, their bytes are not
+    known. `rules`: number by state. `alerts`: number by state and severity.
     `oldest_firing_seconds`: age of the oldest firing alert by severity, without silenced and acknowledged ones.
     `withheld`: notifications withheld since the start, by cause. `reload_at`: wall-clock seconds of the newest reload.
     `program_runs`: of each BPF program its runs and their seconds, none unless they are counted.
@@ -41,6 +42,7 @@ class OwnHealth:
     interval_seconds: float
     age_seconds: float | None
     losses: Mapping[str, int]
+    sockmap_connections: int
     rules: Mapping[str, int]
     alerts: Mapping[tuple[str, str], int]
     oldest_firing_seconds: Mapping[str, float]

@@ -96,6 +96,8 @@ def test_fields_in_the_journal_and_one_note_where_runs_may_not_be_counted(watchd
     while not any(map(is_about_runs, entries)):
         assert select.select([receiver], [], [], max(0.0, deadline - time.monotonic()))[0], watchdog.log()
         entries.append(dict(line.split("=", 1) for line in receiver.recv(1 << 20).decode().splitlines()))
+    events = [one["WATCHDOG_EVENT"] for one in entries]
+    assert events == [" ".join(event.split()) for event in events]  # no blanks that align lines
     [note] = filter(is_about_runs, entries)
     assert (note["PRIORITY"], note["SYSLOG_IDENTIFIER"]) == ("4", "bpf-watchdog")
     assert note["WATCHDOG_REASON"] == "cannot count the run time of BPF programs: Operation not permitted"

@@ -18,6 +18,7 @@ from watchdog.daemon.heartbeat import Heartbeat
 from watchdog.daemon.reload_alert import Refusal
 from watchdog.daemon.status_report import DaemonFacts
 from watchdog.errors import DeliveryError, DeliveryErrorReason, UsageError, WatchdogError
+from watchdog.kernel.layout import FLAG_SOCKMAP
 from watchdog.kernel.quality import LOSS_CAUSES, LOSS_WORDS
 from watchdog.receivers.render.notification_text import fact_lines
 from watchdog.scheduling.scheduler import Scheduler
@@ -97,6 +98,15 @@ def test_an_alert_is_shown_from_pending_over_firing_and_clearing_to_its_end(simu
     assert (clearing["state"], timer["state"], timer["duration_seconds"]) == ("firing", "clearing", 3)
     run(simulation, *[CALM] * 4)
     assert console.ask("alerts list") == []
+
+
+def test_connections_in_a_sockmap_are_counted_as_of_the_newest_tick(simulation, console):
+    simulation.kernel.flags |= FLAG_SOCKMAP
+    run(simulation, STORM, STORM, STORM)
+    assert console.ask("status")["quality"] == {"sockmap_connections": STORM}
+    simulation.kernel.missed_events = 3
+    run(simulation, CALM, CALM)
+    assert console.ask("status")["quality"] == {"missed_events": 6}
 
 
 def test_critical_alerts_come_first_and_pending_ones_last(simulation, console):

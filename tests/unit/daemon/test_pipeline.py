@@ -603,6 +603,8 @@ def test_an_alert_about_a_refused_reload_ends_with_a_restart(simulation):
     for _ in range(3):
         simulation.tick(CALM)
     assert [status for status, *_ in simulation.receiver.entries()] == ["firing", "resolved"]
+    [ended] = simulation.receiver.notifications[-1].alerts
+    assert ended.reason == "the daemon was restarted with files that are in force"
 
 
 def test_ticks_in_which_losses_leave_a_rule_unknown_are_counted(simulation, monkeypatch):

@@ -114,6 +114,7 @@ def test_a_pair_has_at_most_120_series(totals):
 def test_own_health():
     found = samples(parse_text(page(TrafficTotals(10)).body.decode()))
     assert found["bpf_watchdog_losses_total", ("cause", "ledger_full")] == 3
+    assert found[("bpf_watchdog_sockmap_connections",)] == 2
     assert found["bpf_watchdog_rules", ("state", "firing")] == 1
     assert found["bpf_watchdog_rules", ("state", "unknown")] == 0
     assert found["bpf_watchdog_alerts", ("severity", "critical"), ("state", "firing")] == 1

@@ -13,8 +13,9 @@ class BaselineFacts:
     """What a baseline knows of one group, for the text of an alert; amounts in the metric's unit.
 
     `usual`: the reference of this hour; `highest`: of any hour; None while unknown. `rarity_hours`: the value is
-    expected less than once in so many hours. `learnt_hours`: of the group, or of the rule where `is_new`: then the
-    group is too young for a limit of its own, and `highest` is the highest limit of the others. `limits`: in force.
+    expected less than once in so many hours, at most `learnt_hours`. `learnt_hours`: of the group, or of the rule where
+    `is_new`: then the group is too young for a limit of its own, and `highest` is the highest limit of the others.
+    `limits`: in force.
     """
 
     limits: Mapping[Severity, float]

@@ -32,7 +32,6 @@ _MAX_NEW_ROWS = 4_096  # in one tick; and in an hour, unless more groups than th
 _FULL_SHARE = 7 / 8  # of the rows: from here on the least known ones are dropped …
 _KEPT_SHARE = 3 / 4  # … down to this share
 _HOURS_A_DAY = 24
-_MAX_LEARNT_FACTOR = 10  # no return period beyond so many times what was learnt
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,14 +277,13 @@ class RuleBaseline:
         row, number = self._row_of(slot), self.hour.number or 0
         if row == NO_ROW or self._is_young(np.array([row]))[0]:
             top = self._newcomer_limits[0]
-            longest = float(_MAX_LEARNT_FACTOR * self.learnt_hours)
-            rarity = min(self.columns.rarity_hours[0], longest)
+            rarity = min(self.columns.rarity_hours[0], float(self.learnt_hours))
             return BaselineFacts(limits, None, self._sign * top, rarity, self.learnt_hours, is_new=True)
         number = self._limit_hour(row)
         rows, amounts = np.array([row]), self.amounts(np.array([value]))
         rate, arms = self.columns.rates(rows, amounts, number)
         learnt = int(self.columns.age[row])
-        rarity = min(float(1 / (rate[0] * arms[0])), float(_MAX_LEARNT_FACTOR * learnt))
+        rarity = min(float(1 / (rate[0] * arms[0])), float(learnt))
         usual, highest = (
             None if amount is None else self._sign * amount for amount in self.columns.references(row, number)
         )
