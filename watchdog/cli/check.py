@@ -8,11 +8,13 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from watchdog.cli.check_files import CheckReport, CheckRequest, check_files
 from watchdog.config.counts import format_count
 from watchdog.errors import Problem, UsageError
+
+if TYPE_CHECKING:
+    from watchdog.cli.check_files import CheckReport
 
 _DESCRIPTION = """\
 Check rule files and settings, and print every problem as `file:line: key: message`.
@@ -62,6 +64,8 @@ def run(args: argparse.Namespace) -> int:
         NotPermitted: `--here` without the rights to become the daemon's account.
         UsageError: a path does not exist, or `--as` does not fit the paths.
     """
+    from watchdog.cli.check_files import CheckRequest, check_files  # imported late: the help needs no rules
+
     for path in filter(None, (args.config, args.rules, *args.paths)):
         if not os.path.lexists(path):
             raise UsageError(f"no such file or folder: {path}")

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 from watchdog.config.settings import DEFAULT_RULES_FOLDER, DEFAULT_SETTINGS_FILE
 from watchdog.config.trusted_files import data_owners, flaws_on_path, sudo_caller
 from watchdog.errors import ConfigError, KernelUnfit
-from watchdog.rules.language.load import toml_files
 
 if TYPE_CHECKING:
     from watchdog.kernel.kernel_support import Finding
@@ -52,6 +51,7 @@ def run(args: argparse.Namespace) -> int:
 def _examine_files() -> Iterator[Finding]:
     """Yield a finding for each file and folder of the configuration that others can change."""
     from watchdog.kernel.kernel_support import Finding
+    from watchdog.rules.language.load import toml_files
 
     folder = os.path.dirname(DEFAULT_SETTINGS_FILE)  # noqa: PTH120
     paths = [folder]

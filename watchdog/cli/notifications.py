@@ -13,13 +13,12 @@ from typing import Any
 from watchdog.cli.daemon_options import add_daemon_options, ask_daemon, daemon_socket
 from watchdog.cli.table import format_table
 from watchdog.cli.terminal import fitted_table, output_width
-from watchdog.control import notification_handlers
 from watchdog.control.client import send_request
 from watchdog.control.socket_path import DEFAULT_STATE_FOLDER
 from watchdog.errors import DaemonUnreachable, StoreError, UsageError
 from watchdog.kernel import privileges
 from watchdog.sanitize import escape_unprintable
-from watchdog.state.audit import DELIVERED, DELIVERY_STATES, FAILED
+from watchdog.state.delivery_states import DELIVERED, DELIVERY_STATES, FAILED
 from watchdog.storage.folder import STATE_FILE_NAME
 from watchdog.storage.reader import ReadableDatabase, StateReader
 
@@ -74,6 +73,8 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
 
 
 def _list(args: argparse.Namespace) -> int:
+    from watchdog.control import notification_handlers  # imported late: the help needs no alerts
+
     wanted = {"receiver": args.receiver, "state": args.state, "limit": args.limit}
     listed = _read(args, "notifications list", notification_handlers.list_notifications, wanted)
     if args.json:
@@ -92,6 +93,8 @@ def _list(args: argparse.Namespace) -> int:
 
 
 def _show(args: argparse.Namespace) -> int:
+    from watchdog.control import notification_handlers  # imported late: the help needs no alerts
+
     wanted = {"notification_id": args.notification_id}
     detail = _read(args, "notifications show", notification_handlers.show_notification, wanted)
     print(json.dumps(detail, indent=2) if args.json else "\n".join(_lines(detail)))
@@ -99,6 +102,8 @@ def _show(args: argparse.Namespace) -> int:
 
 
 def _retry(args: argparse.Namespace) -> int:
+    from watchdog.control import notification_handlers  # imported late: the help needs no alerts
+
     if bool(args.notification_ids) == args.failed:
         raise UsageError("give either ids or --failed")
     if args.receiver and not args.failed:
@@ -118,6 +123,8 @@ def _retry(args: argparse.Namespace) -> int:
 
 def _failed_ids(socket: Path, receiver: str | None) -> list[str]:
     """Return the ids of failed notifications, oldest first."""
+    from watchdog.control import notification_handlers  # imported late: the help needs no alerts
+
     limit = notification_handlers.MAX_LISTED
     listed = send_request(socket, "notifications list", receiver=receiver, state=FAILED, limit=limit)
     return [notification["notification_id"] for notification in reversed(listed["notifications"])]

@@ -9,19 +9,20 @@ import socket
 import sys
 import time
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from watchdog import sanitize
-from watchdog.alerts.identity import HostIdentity
 from watchdog.clock import SECOND_NS
 from watchdog.config import suggestions
 from watchdog.config.settings import BUILT_IN_SETTINGS, DEFAULT_SETTINGS_FILE, Settings, load_settings
 from watchdog.errors import ConfigError, DeliveryError, DeliveryErrorReason, UsageError
 from watchdog.kernel import privileges
-from watchdog.receivers.base import Receiver
-from watchdog.receivers.render.example import example_notifications
-from watchdog.routing.notification import Notification
 from watchdog.systemd import machine_id
+
+if TYPE_CHECKING:
+    from watchdog.alerts.identity import HostIdentity
+    from watchdog.receivers.base import Receiver
+    from watchdog.routing.notification import Notification
 
 _REMEDIES = {
     DeliveryErrorReason.AUTH: "the receiver refuses the secret: check it",
@@ -64,7 +65,9 @@ def run(args: argparse.Namespace) -> int:
         NotPermitted: root cannot change to the daemon's account.
         UsageError: the receiver is not configured.
     """
+    # Imported late: the help needs no receivers.
     from watchdog.receivers.registry import build_receivers
+    from watchdog.receivers.render.example import example_notifications
 
     settings = load_settings(args.config)
     receivers = build_receivers(settings)
@@ -91,6 +94,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _identity(settings: Settings) -> HostIdentity:
+    from watchdog.alerts.identity import HostIdentity
+
     host = settings.host or socket.gethostname()
     return HostIdentity.of(host, machine_id(), settings.labels, (), settings.generator_url)
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from watchdog.measure.catalogue import DIMENSIONS, METRICS, MetricKind, is_number
-from watchdog.measure.traffic_rows import Cell, TopView
+from watchdog.measure.traffic_rows import Cell
+from watchdog.measure.traffic_view import TopView
 from watchdog.rules.language.formats import format_number, natural_format
 from watchdog.sanitize import escape_unprintable
 

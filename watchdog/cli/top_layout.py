@@ -16,10 +16,11 @@ from watchdog.cli.silence import format_time
 from watchdog.cli.terminal import age_text
 from watchdog.cli.top_columns import TopColumn, possible_columns, top_columns
 from watchdog.cli.top_filter import FilterProblem, quote_matcher
-from watchdog.cli.top_model import HISTORY, VIEWS, Key, TopModel
+from watchdog.cli.top_model import HISTORY, Key, TopModel
 from watchdog.config.counts import format_count
 from watchdog.control.traffic_handler import Traffic, WorstAlert
 from watchdog.measure.procfs import CommandLine, UnreadReason
+from watchdog.measure.traffic_view import VIEWS
 from watchdog.rules.language.formats import format_number
 from watchdog.sanitize import escape_unprintable
 

@@ -14,13 +14,13 @@ from watchdog.cli.top_columns import Row, top_columns
 from watchdog.cli.top_filter import exact_matcher
 from watchdog.control.traffic_handler import Traffic
 from watchdog.errors import UsageError
-from watchdog.measure.traffic_rows import SUMMED, Cell, TopView, TrafficQuery
+from watchdog.measure.traffic_rows import Cell, TrafficQuery
+from watchdog.measure.traffic_view import SUMMED, TopView
 
 HISTORY: Final = 30
 """Ticks of which the numbers of each row are kept."""
 MAX_SHOWN_ROWS: Final = 300
 """Rows that are asked for; a frozen list keeps further ones that have gone, `_MAX_FROZEN` in all."""
-VIEWS: Final = (TopView.CONNECTIONS, TopView.PROCESSES, TopView.UNITS, TopView.PEERS)
 
 _MAX_FROZEN = 1_000
 _SAMPLE_DIMENSIONS: Final = {

@@ -12,6 +12,7 @@ from watchdog.control.arguments import RequestArguments
 from watchdog.control.server import Handler, RequestHandler
 from watchdog.errors import UsageError, WatchdogError
 from watchdog.state import audit, losses
+from watchdog.state.delivery_states import DELIVERY_STATES, FAILED
 from watchdog.storage.database import Database
 from watchdog.storage.reader import ReadableDatabase, StateReader
 
@@ -50,7 +51,7 @@ def list_notifications(
     """
     arguments = RequestArguments(given)
     receiver = arguments.text("receiver")
-    state = arguments.text("state", choices=audit.DELIVERY_STATES)
+    state = arguments.text("state", choices=DELIVERY_STATES)
     limit = arguments.integer("limit", 50, maximum=MAX_LISTED)
     arguments.reject_unknown_arguments()
     if receiver is not None and receiver not in configured_receivers:
@@ -119,8 +120,8 @@ def _reason_not_retried(database: Database, notification_id: str) -> str:
     if detail is None:
         return "there is no such notification"
     state = detail.notification.state
-    if state != audit.FAILED:
-        return f"it is {state}, and only {audit.FAILED} notifications can be sent again"
+    if state != FAILED:
+        return f"it is {state}, and only {FAILED} notifications can be sent again"
     if detail.superseded_by is None:
         return "its content has been discarded"
     return f"it is superseded by {detail.superseded_by}, which was delivered later"

@@ -14,7 +14,8 @@ from watchdog.control.server import RequestHandler
 from watchdog.errors import document_errors
 from watchdog.measure.catalogue import HOST_DIMENSIONS
 from watchdog.measure.snapshot import Snapshot
-from watchdog.measure.traffic_rows import MAX_ROWS, Cell, TopView, TrafficQuery, traffic_table
+from watchdog.measure.traffic_rows import MAX_ROWS, Cell, TrafficQuery, traffic_table
+from watchdog.measure.traffic_view import TopView
 from watchdog.routing.silencing import parse_matchers
 from watchdog.rules.engine.selection import Selection
 from watchdog.rules.language.rule import Condition

@@ -19,11 +19,6 @@ from watchdog.state.losses import LossCause, read_losses
 from watchdog.storage.database import Database
 from watchdog.storage.reader import ReadableDatabase
 
-DELIVERED = "delivered"
-FAILED = "failed"
-DELIVERY_STATES = ("pending", DELIVERED, "merged", FAILED)
-"""Values of `NotificationRecord.state`."""
-
 RETRIED_RESULT = "queued again by `notifications retry`"
 
 _MAX_ROWS_AT_ONCE = 500  # of `read_undelivered`, within one tick …

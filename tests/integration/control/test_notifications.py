@@ -18,6 +18,7 @@ from watchdog.control.listener import Listener
 from watchdog.control.server import ControlServer
 from watchdog.routing.notification import NotificationReason
 from watchdog.state import audit
+from watchdog.state.delivery_states import DELIVERED, FAILED
 from watchdog.state.outbox import AttemptOutcome, Outbox
 from watchdog.state.store import Store
 from watchdog.storage.reader import StateReader
@@ -191,14 +192,14 @@ def test_all_that_was_given_up_is_sent_again_the_oldest_first_in_batches(put, ou
     outbox.finish_attempt(AttemptOutcome(outbox.begin_attempt("oncall"), "failed", DENIED))
     code, out, _ = command("retry", "--failed", "--receiver", "hook")
     assert (code, [line[:2] for line in out.splitlines()]) == (0, ["d0", "d1", "d2", "d3", "d4"])
-    [left] = json.loads(command("list", "--state", audit.FAILED, "--json")[1])
+    [left] = json.loads(command("list", "--state", FAILED, "--json")[1])
     assert left["notification_id"][:2] == "e1"
 
 
 @pytest.mark.parametrize(
     ("id_", "reason"),
     [
-        ("a1", f"it is {audit.DELIVERED}, and only {audit.FAILED} notifications can be sent again"),
+        ("a1", f"it is {DELIVERED}, and only {FAILED} notifications can be sent again"),
         ("cc", "there is no such notification"),
         ("a", "several notifications have an id that begins with these characters"),
     ],

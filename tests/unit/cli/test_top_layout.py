@@ -11,7 +11,7 @@ from watchdog.cli.top_model import TopModel
 from watchdog.cli.top_terminal import to_ascii
 from watchdog.control.traffic_handler import AlertSummary, Traffic, WorstAlert
 from watchdog.measure.procfs import CommandLine, UnreadReason
-from watchdog.measure.traffic_rows import SUMMED, TopView
+from watchdog.measure.traffic_view import SUMMED, TopView
 
 NAMES = ["nginx", "\x1b[2J\x1b[31mX\n\r", "漢字漢字漢", "a\u202etxt", "e" + "\u0301" * 7, "b\udcff\udcfe", "-" * 15]
 

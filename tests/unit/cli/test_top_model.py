@@ -8,7 +8,7 @@ from watchdog.cli import sample, sample_run
 from watchdog.cli.argument_parser import ArgumentParser
 from watchdog.cli.top_model import HISTORY, MAX_SHOWN_ROWS, TopModel, TopQuery
 from watchdog.control.traffic_handler import Traffic, parse_where
-from watchdog.measure.traffic_rows import SUMMED, TopView
+from watchdog.measure.traffic_view import SUMMED, TopView
 
 
 def traffic(model, rows, at=1):

@@ -4,7 +4,8 @@ import pytest
 from sample_period import Period, make_connections
 
 from watchdog.measure.catalogue import DIMENSIONS
-from watchdog.measure.traffic_rows import SUMMED, TopView, TrafficQuery, keep_columns, traffic_table
+from watchdog.measure.traffic_rows import TrafficQuery, keep_columns, traffic_table
+from watchdog.measure.traffic_view import SUMMED, TopView
 from watchdog.routing.silencing import parse_matchers
 from watchdog.rules.engine.selection import Selection
 
