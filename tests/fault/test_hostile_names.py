@@ -78,8 +78,7 @@ def examples():
     for block in re.findall(
         r"^```toml\n(.*?)^```", (CHECKOUT / "docs/receivers.md").read_text(), re.MULTILINE | re.DOTALL
     ):
-        tables = tomllib.loads(block).get("receiver", [])
-        for table in tables if isinstance(tables, list) else ():  # else the example has keys for a table above
+        for table in tomllib.loads(block).get("receiver", []):
             found.setdefault(table["type"], table)
     return found | SETTINGS
 
