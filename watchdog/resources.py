@@ -8,6 +8,11 @@ from pathlib import Path
 import watchdog
 
 
+def plain_path(path: str) -> str:
+    """Return a path for people: without a link of kernel/import_paths.py, which is one of this process alone."""
+    return os.path.realpath(path) if path.startswith("/proc/self/fd/") else path
+
+
 def _folder(name: str) -> Path:
     # The current import path of the package, which kernel/import_paths.py can change after the import.
     package = Path(watchdog.__path__[0])

@@ -1,6 +1,7 @@
 """Root runs only our code before it changes to the service account, and keeps nothing there."""
 
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -141,3 +142,32 @@ def test_an_unreadable_package_is_reported_at_once_with_the_remedy(package):
     done = python(LATE, str(package.parent), cwd="/")
 
     assert f"NotPermitted: the account bpf-watchdog cannot read {package}: chmod -R go+rX {package}\n" in done.stderr
+
+
+SHIPPED = """\
+import sys
+sys.path.insert(0, sys.argv[1])
+from watchdog.kernel.privileges import keep_only_capabilities
+from watchdog.rules.language.load import load_rules
+keep_only_capabilities(())
+from watchdog.resources import shipped_rules_folder
+loaded = load_rules([shipped_rules_folder()], receivers=None)
+rule = loaded.rules[0]
+source = loaded.sources[rule.id]
+is_linked = str(shipped_rules_folder()).startswith("/proc/self/fd/")
+print(is_linked, source.origin, source.values[0].file, f"{rule.file}:{rule.line}")
+"""
+
+
+def test_shipped_rules_of_a_private_checkout_are_named_by_their_own_path(tmp_path):
+    checkout = tmp_path / "checkout"
+    for folder in ("watchdog", "rules"):
+        shutil.copytree(Path(__file__).parents[2] / folder, checkout / folder)
+    done = python(SHIPPED, str(checkout), cwd="/")
+
+    file = f"{checkout}/rules/accept-queue.toml"
+    assert done.stderr == ""
+    linked, origin, shown, of_rule = done.stdout.split()
+    assert (linked, origin) == ("True", "shipped")
+    assert shown.startswith(f"{file}:")
+    assert of_rule.startswith(f"{file}:")

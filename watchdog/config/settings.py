@@ -26,6 +26,7 @@ from watchdog.config.permissions import other_readers
 from watchdog.config.trusted_files import data_owners, flaws_on_path
 from watchdog.config.web_settings import WebSettings, read_web
 from watchdog.errors import ConfigError, Problem
+from watchdog.resources import plain_path
 
 DEFAULT_SETTINGS_FILE: Final = "/etc/bpf-watchdog/watchdog.toml"
 DEFAULT_RULES_FOLDER: Final = "/etc/bpf-watchdog/rules.d"
@@ -206,10 +207,11 @@ def open_document(
     untrusted = [Problem(flaw.path, 1, "file", str(flaw)) for flaw in flaws_on_path(file, data_owners())]
     if untrusted and require_trust:
         raise ConfigError(untrusted)
+    shown = plain_path(file)
     document = Document(
         text,
-        _parse(text, file),
-        file,
+        _parse(text, shown),
+        shown,
         require_secrets=require_secrets,
         is_in_service=is_in_service,
         other_readers=others,

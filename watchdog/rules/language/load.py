@@ -16,7 +16,7 @@ from watchdog.config.durations import format_duration
 from watchdog.config.settings import MAX_FILE_BYTES, SETTINGS_TABLES, open_document, unreadable_file
 from watchdog.config.trusted_files import flaw_of_open_folder
 from watchdog.errors import ConfigError, Problem
-from watchdog.resources import shipped_rules_folder
+from watchdog.resources import plain_path, shipped_rules_folder
 from watchdog.rules.language.narrower_rules import check_narrower_rules
 from watchdog.rules.language.overrides import OWN_PREFIX
 from watchdog.rules.language.parse_rule import RuleEnvironment, read_rule
@@ -264,7 +264,7 @@ def read_rules(document: Document, environment: RuleEnvironment) -> tuple[Rule, 
         return ()
     changed = [(each, table) for each in overrides if (table := environment.overrides.read(each)) is not None]
     rules = tuple(read_rule(table, environment) for table in (*tables, *(table for _, table in changed)))
-    is_shipped = Path(document.file).parent == Path(shipped_rules_folder())
+    is_shipped = Path(document.file).parent == Path(plain_path(str(shipped_rules_folder())))
     origin = RuleOrigin.SHIPPED if is_shipped else RuleOrigin.OWN
     environment.sources.update((str(table.data.get("id")), table_source(table, origin)) for table in tables)
     environment.sources.update((str(each.data.get("id")), environment.overrides.source_of(each)) for each, _ in changed)
