@@ -12,7 +12,7 @@ from typing import Any
 
 from watchdog.alerts.evidence import Evidence
 from watchdog.cli.daemon_options import add_daemon_options, ask_daemon
-from watchdog.cli.terminal import SEVERITY_COLOURS, age_text, print_table
+from watchdog.cli.terminal import SEVERITY_COLOURS, age_text, print_facts, print_table
 from watchdog.receivers.render.evidence_text import duration_text, evidence_lines, utc_text
 from watchdog.sanitize import escape_unprintable
 
@@ -22,6 +22,7 @@ List the pending and firing alerts, the worst first.
 STATE is the severity of a firing alert. RECEIVERS are those that were notified; "(waits)" follows one that was not
 notified yet. ALERT is the begin of the alert's fingerprint, which other commands take."""
 
+_NAME_WIDTH = 12
 _SHORT_FINGERPRINT = 8  # characters that identify an alert in practice; commands take any unambiguous begin
 
 
@@ -57,7 +58,8 @@ def _show(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(detail, indent=2))
     else:
-        for line in _detail_lines(detail):
+        print_facts(_facts(detail), _NAME_WIDTH, commands=("explain",))
+        for line in _evidence_lines(detail):
             print(escape_unprintable(line))
     return 0
 
@@ -110,30 +112,33 @@ def receivers_text(alert: Mapping[str, Any]) -> str:
     return "; ".join(filter(None, (*alert["suppressed_by"], receivers)))
 
 
-def _detail_lines(detail: Mapping[str, Any]) -> Iterator[str]:
+def _facts(detail: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     alert = detail["active"]
-    yield f"alert        {alert['fingerprint']}"
+    yield "alert", alert["fingerprint"]
     if alert["summary"]:
-        yield f"summary      {alert['summary']}"
+        yield "summary", alert["summary"]
     file = f" ({detail['rule_file']}:{detail['rule_line']})" if detail["rule_file"] else ""
-    yield f"rule         {alert['rule']}{file}"
-    yield f"labels       {labels_text(alert['labels']) or '-'}"
-    yield f"state        {alert['state']}: {_state_text(alert)}"
-    yield f"since        {utc_text(alert['since'])}, for {duration_text(time.time() - alert['since'])}"
+    yield "rule", f"{alert['rule']}{file}"
+    yield "labels", labels_text(alert["labels"]) or "-"
+    yield "state", f"{alert['state']}: {_state_text(alert)}"
+    yield "since", f"{utc_text(alert['since'])}, for {duration_text(time.time() - alert['since'])}"
     share = "" if alert["share"] is None else f", {alert['share']:.0%} of it"
-    yield f"value        {alert['value_text']}, limit {alert['limit_text']}{share}"
+    yield "value", f"{alert['value_text']}, limit {alert['limit_text']}{share}"
     if alert["reason"]:
-        yield f"why          {alert['reason']}"
+        yield "why", alert["reason"]
     for timer in alert["timers"]:
-        yield f"timer        {timer['severity']}: {timer_text(timer)}"
-    yield f"receivers    {receivers_text(alert) or '-'}"
+        yield "timer", f"{timer['severity']}: {timer_text(timer)}"
+    yield "receivers", receivers_text(alert) or "-"
     if detail["rule_file"]:  # the daemon's alerts about itself have no rule
         labels = (shlex.quote(f"{name}={value}") for name, value in alert["labels"].items())
-        yield f"explain      {' '.join(['bpf-watchdog', 'explain', alert['rule'], *labels])}"
+        yield "explain", " ".join(["bpf-watchdog", "explain", alert["rule"], *labels])
     if detail["runbook"]:
-        yield f"runbook      {detail['runbook']}"
+        yield "runbook", detail["runbook"]
+
+
+def _evidence_lines(detail: Mapping[str, Any]) -> Iterator[str]:
     evidence = Evidence.from_json(detail["evidence"])
     if evidence is not None:
         yield ""
         yield f"evidence of {utc_text(evidence.taken)}:"
-        yield from (f"  {line}" for line in evidence_lines(evidence, tuple(alert["labels"].items())))
+        yield from (f"  {line}" for line in evidence_lines(evidence, tuple(detail["active"]["labels"].items())))

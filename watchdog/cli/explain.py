@@ -11,9 +11,9 @@ from watchdog.cli.alerts import labels_text, timer_text
 from watchdog.cli.daemon_options import add_daemon_options, ask_daemon
 from watchdog.cli.group_labels import add_group_arguments, parse_labels
 from watchdog.cli.readable_numbers import hours_text, learning_text, metric_text, newest_text
-from watchdog.cli.terminal import duration_text
+from watchdog.cli.terminal import duration_text, print_facts
+from watchdog.rules.language.condition_text import matchers_text
 from watchdog.rules.language.formats import format_number
-from watchdog.sanitize import escape_unprintable
 
 _DESCRIPTION = """\
 Show why a rule fires or does not fire for one group: rows, metrics, window, only_if, limits, timers, receivers.
@@ -21,6 +21,7 @@ Show why a rule fires or does not fire for one group: rows, metrics, window, onl
 Without labels, the group with the worst value is shown; with some of its labels, the worst of the groups that have
 them. All numbers are those by which the daemon judged the newest tick."""
 
+_NAME_WIDTH = 10
 _WHOLE_FROM_SECONDS = 10  # a time is shown without decimals
 
 
@@ -42,8 +43,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(explanation, indent=2))
     else:
-        for name, text in _lines(explanation):
-            print(f"{name:<10} {escape_unprintable(text)}")
+        print_facts(_lines(explanation), _NAME_WIDTH)
     return 0
 
 
@@ -83,7 +83,7 @@ def _lines(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _exception_text(exception: Mapping[str, Any]) -> str:
-    where = " ".join(f"{name}={','.join(patterns)}" for name, patterns in exception["where"].items())
+    where = matchers_text(exception["where"])
     until = f", until {exception['until']}" if exception["until"] else ""
     unused = "" if exception["has_excluded"] else "; has excluded nothing so far"
     return f"{where} ({exception['owner']}: {exception['reason']}{until}){unused}"

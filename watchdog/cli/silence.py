@@ -14,6 +14,7 @@ from typing import Any
 from watchdog.cli.daemon_options import add_daemon_options, ask_daemon
 from watchdog.cli.terminal import print_table
 from watchdog.config.counts import format_count
+from watchdog.rules.language.condition_text import matchers_text
 from watchdog.sanitize import escape_unprintable
 
 _DESCRIPTION = """\
@@ -143,4 +144,4 @@ def _print_table(silences: Iterable[Mapping[str, Any]]) -> None:
 def _subject(silence: Mapping[str, Any]) -> str:
     if silence["fingerprint"]:
         return f"alert {silence['fingerprint']}"
-    return " ".join(f"{name}={','.join(patterns)}" for name, patterns in silence["matchers"].items())
+    return matchers_text(silence["matchers"])

@@ -9,16 +9,16 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from watchdog.cli.daemon_options import add_daemon_options, ask_daemon
-from watchdog.cli.terminal import age_text, print_table
+from watchdog.cli.terminal import age_text, print_facts, print_table
 from watchdog.config.counts import format_count
 from watchdog.kernel.quality import LOSS_WORDS
 from watchdog.receivers.render.evidence_text import duration_text, utc_text
-from watchdog.sanitize import escape_unprintable
 
 _DESCRIPTION = """\
 Show the running daemon: version, rules and their hash, newest reload, ticks, lost data, receivers, alerts.
 
 Exit code: 0, or 1 if the daemon reports a problem: a refused reload, a receiver that is down, a lost notification."""
+_NAME_WIDTH = 10
 
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -34,8 +34,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(status, indent=2))
     else:
-        for name, text in _lines(status):
-            print(f"{name:<10} {escape_unprintable(text)}")
+        print_facts(_lines(status), _NAME_WIDTH)
         print()
         _print_receivers(status["receivers"])
     return 1 if status["problems"] else 0

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Collection, Mapping, Sequence
+import textwrap
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from watchdog.cli.table import format_cell, format_line
 from watchdog.clock import SECOND_NS
 from watchdog.config.durations import format_duration
+from watchdog.sanitize import escape_unprintable
 
 SEVERITY_COLOURS: Mapping[str, str] = {"critical": "31", "warning": "33"}
 """Colour codes of ECMA-48 SGR by severity: red and yellow."""
@@ -48,6 +50,21 @@ def paint(text: str, colour: str | None) -> str:
     if not colour or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" or not sys.stdout.isatty():
         return text
     return f"\x1b[{colour}m{text}\x1b[0m"
+
+
+def print_facts(facts: Iterable[tuple[str, str]], name_width: int, commands: Collection[str] = ()) -> None:
+    """Print a line per fact: its name, then its text, which goes on below itself where the terminal ends.
+
+    Unprintable characters are escaped. A word that is longer than a line stays whole, and the texts of `commands` do:
+    they are copied.
+    """
+    width, indent = output_width(), name_width + 1
+    for name, text in facts:
+        lines = [escape_unprintable(text)]
+        if width is not None and len(lines[0]) > width - indent and name not in commands:
+            room = max(_MIN_CELL, width - indent)
+            lines = textwrap.wrap(lines[0], room, break_long_words=False, break_on_hyphens=False)
+        print(f"{name:<{name_width}}", ("\n" + " " * indent).join(lines))
 
 
 def print_table(

@@ -14,6 +14,7 @@ from watchdog.control.server import Handler, RequestHandler
 from watchdog.errors import UsageError, WatchdogError
 from watchdog.measure.catalogue import Dimension
 from watchdog.routing.silencing import AcknowledgedFiring, Silence, parse_matchers
+from watchdog.rules.language.condition_text import patterns_of
 from watchdog.state.silences import Silences
 
 MAX_SILENCE: Final = "7d"
@@ -142,7 +143,7 @@ def _document(silence: Silence, firing: Mapping[str, Alert], now: Now) -> dict[s
     return {
         "id": silence.id,
         "kind": silence.suppression.kind.value,
-        "matchers": {one.dimension: [*one.any_of, *(f"!{each}" for each in one.none_of)] for one in silence.where},
+        "matchers": patterns_of(silence.where),
         "fingerprint": None if acknowledged is None else acknowledged.fingerprint,
         "author": silence.author,
         "comment": silence.comment,

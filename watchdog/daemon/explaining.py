@@ -27,6 +27,7 @@ from watchdog.daemon.rule_states import NO_TICK, limit_text, value_text
 from watchdog.errors import UsageError, WatchdogError
 from watchdog.rules.engine.inspection import GroupInspection
 from watchdog.rules.engine.rule_baseline import RuleBaseline
+from watchdog.rules.language.condition_text import patterns_of
 from watchdog.rules.language.expression import format_expression
 from watchdog.rules.language.rule import Labels, Rule, RuleException, Severity
 
@@ -100,7 +101,7 @@ def _copy(view: PipelineView, rule: Rule, labels: Labels) -> _Copied | None:
 
 def _exception(exception: RuleException, *, has_excluded: bool) -> ExceptionStatus:
     return ExceptionStatus(
-        where={one.dimension: [*one.any_of, *(f"!{each}" for each in one.none_of)] for one in exception.where},
+        where=patterns_of(exception.where),
         owner=exception.owner,
         reason=exception.reason,
         until=None if exception.until is None else exception.until.isoformat(),

@@ -23,6 +23,7 @@ from watchdog.daemon.pipeline import Pipeline
 from watchdog.daemon.rule_states import RuleStates
 from watchdog.routing.silencing import Silence
 from watchdog.rules.engine.engine import Verdict
+from watchdog.rules.language.condition_text import matchers_text, patterns_of
 from watchdog.rules.language.rule import OVERFLOW_LABELS, Rule, Severity
 from watchdog.web.busiest_traffic import BusiestTraffic
 from watchdog.web.chart_history import MAX_CHARTS, ChartHistory, ChartSeries, RuleReading
@@ -163,9 +164,4 @@ def _shown_silence(silence: Silence, alerts: int, now: Now) -> ShownSilence:
 def _matchers_text(silence: Silence) -> str:
     if silence.acknowledged is not None:
         return f"alert {silence.acknowledged.fingerprint[:_SHORT_FINGERPRINT]}"
-    return " ".join(
-        f"{condition.dimension}{operator}{pattern}"
-        for condition in silence.where
-        for operator, patterns in (("=", condition.any_of), ("!=", condition.none_of))
-        for pattern in patterns
-    )
+    return matchers_text(patterns_of(silence.where))

@@ -8,7 +8,7 @@ import pty
 import pytest
 
 from watchdog.cli import terminal
-from watchdog.cli.terminal import age_text, duration_text, fitted_table, output_width, paint
+from watchdog.cli.terminal import age_text, duration_text, fitted_table, output_width, paint, print_facts
 
 HEAD = ("FINGERPRINT", "RULE", "LABELS", "VALUE")
 ROWS = [
@@ -91,3 +91,26 @@ def test_times_are_never_cut():
         head, line = fitted_table(("ID", "ENDS (UTC)", "RULE", "LABELS"), rows, width)
         assert max(len(head), len(line)) <= width
         assert line.startswith("a1  2025-06-15 15:06:40  x")
+
+
+PROBLEM = "reload refused, the former configuration stays in force: /etc/rules.d/" + "x" * 80 + ".toml:3: id"
+
+
+@pytest.mark.parametrize("columns", [60, 80, 120])
+def test_a_long_text_goes_on_below_itself_at_words(monkeypatch, capsys, columns):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    facts = [("host", "web-1"), ("problem", PROBLEM), ("problem", "a\nb " * 60), ("explain", "word " * 40)]
+    print_facts(facts, 10, commands=("explain",))
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "host       web-1"
+    assert lines[-1].rstrip() == "explain    " + ("word " * 40).rstrip()
+    assert all(line.startswith(("problem    ", " " * 11)) for line in lines[1:-1])
+    assert all(len(line) <= columns or "xxx" in line for line in lines[1:-1])  # the path stays whole
+    texts = " ".join(line[11:] for line in lines[1:-1])
+    assert texts == PROBLEM + " " + ("a\\x0ab " * 60).rstrip()
+
+
+def test_no_text_is_broken_in_a_pipe(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "")
+    print_facts([("problem", PROBLEM)], 10)
+    assert capsys.readouterr().out == f"problem    {PROBLEM}\n"
