@@ -134,6 +134,7 @@ FILES = [
     RULE.replace("fire_above = 100\n", ""),
     RULE.replace('"rate"', '"p99"'),
     RULE.replace('"10s"', '"1s"'),
+    RULE.replace('"10s"', '"2h"'),
     RULE + "clear_below = 200\n",
     RULE + "fire_below = 3\n",
     SHARE,

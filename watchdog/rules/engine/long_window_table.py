@@ -1,7 +1,8 @@
 """Values of groups over windows above an hour, in coarse buckets of time.
 
-A window has `BUCKETS` buckets. A value is made of the newest bucket and all that lie whole in the window: it covers the
-newest part of the window, at most one bucket shorter than the window. So a sum never has more than its window.
+A window has `LONG_WINDOW_BUCKETS` buckets. A value is made of the newest bucket and all that lie whole in the window:
+it covers the newest part of the window, at most one bucket shorter than the window. So a sum never has more than its
+window.
 
 Time is an axis of its own, in ns: it runs with CLOCK_BOOTTIME, and over restarts and reboots. Groups are known by a key
 of their label values, for names lose their codes within hours. Processes can make new names without end, so that at
@@ -20,11 +21,11 @@ from numpy.typing import NDArray
 from watchdog.clock import SECOND_NS
 from watchdog.measure.snapshot import Numbers
 from watchdog.rules.engine.seen_combinations import Keys, combination_key
+from watchdog.rules.language.long_windows import LONG_WINDOW_BUCKETS
 from watchdog.rules.language.rule import StatKind
 
-BUCKETS: Final = 144
 MAX_GROUPS: Final = 2_048
-_RING = BUCKETS + 1
+_RING = LONG_WINDOW_BUCKETS + 1
 _EMPTY = -1  # number of a place of the ring without a bucket
 _DROPPED_SHARE = 16  # of the room, at a time
 _SAVE_NS = 60 * SECOND_NS
@@ -56,8 +57,8 @@ class LongWindowTable:
         """Number of groups that were dropped for want of room."""
         self._stat = stat
         self._max_groups = max_groups
-        self._idle_buckets = BUCKETS if keeps_idle else 0
-        self._bucket_ns = -(-window_ns // BUCKETS)
+        self._idle_buckets = LONG_WINDOW_BUCKETS if keeps_idle else 0
+        self._bucket_ns = -(-window_ns // LONG_WINDOW_BUCKETS)
         self._at_ns: int | None = None  # CLOCK_BOOTTIME of the newest tick
         self._lost_ns: int | None = None  # on the axis: the newest tick that missed something
         self._numbers = np.full(_RING, _EMPTY, np.int64)

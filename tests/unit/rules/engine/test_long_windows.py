@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from watchdog.alerts.lifecycle import Lifecycle
 from watchdog.clock import SECOND_NS, Now
 from watchdog.rules.engine.engine import Engine
-from watchdog.rules.engine.long_window_table import BUCKETS, LongWindowTable
+from watchdog.rules.engine.long_window_table import LongWindowTable
 from watchdog.rules.engine.window import WindowCoverage
 from watchdog.rules.language.expression import parse_expression
+from watchdog.rules.language.long_windows import LONG_WINDOW_BUCKETS
 from watchdog.rules.language.rule import OVERFLOW_LABELS, Severity, StatKind
 
 HOUR, DAY = 3600, 86_400
@@ -179,7 +180,7 @@ def test_each_stat_over_ten_hours(host, daily, stat, metric, value):
     guard.hours(9)
     guard.hours(10, row)
     covered = guard.engine.memories._memories["storm"].covered_ns / SECOND_NS
-    assert 10 * HOUR * (1 - 1 / BUCKETS) <= covered <= 10 * HOUR
+    assert 10 * HOUR * (1 - 1 / LONG_WINDOW_BUCKETS) <= covered <= 10 * HOUR
     expected = value * covered / (10 * HOUR) if stat == "sum" else value
     assert guard.values["a"] == pytest.approx(expected, rel=0.01)
 
@@ -302,7 +303,7 @@ def test_values_are_those_of_plain_lists_over_restarts(steps, stat, window):
             assert table.restore(saved, shift)
             at, seen = at + shift, [(time + shift, name, value) for time, name, value in seen]
         since = at - table.covered_ns
-        assert at - window < since + 1 <= at - window + -(-window // BUCKETS) + 1
+        assert at - window < since + 1 <= at - window + -(-window // LONG_WINDOW_BUCKETS) + 1
         combine = max if stat is StatKind.MAX else lambda *numbers: sum(numbers)
         right = defaultdict(float)
         for time, name, value in seen:

@@ -12,19 +12,41 @@ from watchdog.rules.language.parse_rule import RuleEnvironment
 
 
 @pytest.fixture
-def read(tmp_path):
-    """Return the rule of its metric, stat, window and more keys, and the problems of its document as texts."""
+def read_document(tmp_path):
+    """Return the document of one rule, and the rule, of its metric, stat, window and more keys."""
 
-    def read(metric, stat, window, more='fire_above = "50GB"'):
+    def read_document(metric, stat, window, more):
         path = tmp_path / "rules.toml"
         head = f'[[rule]]\nid = "r"\nsummary = "{{unit}}: {{value}}"\nmetric = "{metric}"\nstat = "{stat}"\n'
         path.write_text(f'{head}window = "{window}"\nby = ["unit"]\n{more}\n')
         path.chmod(0o644)
         document = open_document(str(path))
         (rule,) = read_rules(document, RuleEnvironment((), SECOND_NS, {}))
+        return document, rule
+
+    return read_document
+
+
+@pytest.fixture
+def read(read_document):
+    """Return the rule, and the problems of its document as texts."""
+
+    def read(metric, stat, window, more='fire_above = "50GB"'):
+        document, rule = read_document(metric, stat, window, more)
         return rule, [f"{one.line}: {one.key}: {one.message}" for one in document.problems]
 
     return read
+
+
+@pytest.fixture
+def notes(read_document):
+    """Return the notes of the rule's document as texts."""
+
+    def notes(metric, stat, window, more):
+        document, _ = read_document(metric, stat, window, more)
+        return [f"{one.key.removeprefix('rule.')}: {one.message}" for one in document.notes]
+
+    return notes
 
 
 @pytest.mark.parametrize(
@@ -91,3 +113,11 @@ def test_others_cannot(read, metric, stat, window, message):
 )
 def test_keys_that_do_not_go_with_it_are_problems(read, more, problem):
     assert read("bytes_sent", "sum", "1d", more)[1] == [problem]
+
+
+@pytest.mark.parametrize(("window", "bucket"), [("2h", "50s"), ("61m", "26s"), ("7d", "1h10m")])
+def test_the_author_of_a_rate_over_a_long_window_learns_of_its_buckets(notes, window, bucket):
+    [note] = notes("connects", "rate", window, "fire_above = 5")
+    assert note.startswith(f"window: above 1h values are kept in 144 buckets, here of {bucket}: ")
+    assert notes("connects", "rate", "1h", "fire_above = 5") == []
+    assert notes("connects", "sum", window, "fire_above = 5") == []
