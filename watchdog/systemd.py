@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import re
 import socket
 import time
 from collections.abc import Iterable, Mapping
@@ -16,9 +17,11 @@ from typing import Final
 
 JOURNAL_SOCKET: Final = "/run/systemd/journal/socket"
 _MACHINE_ID = Path("/etc/machine-id")
-_SEND_TIMEOUT_SECONDS = 1.0  # systemd's socket may be full for a moment; a tick must not wait longer
+_SEND_TIMEOUT_SECONDS = 1.0  # systemd's socket may be full for a moment
 _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
 _MAX_LATE_INTERVALS = 3  # intervals without a sample before systemd restarts the daemon
+_MICROSECONDS = re.compile(r"[0-9]{1,20}")
+_MAX_MICROSECONDS = 2**64 - 2  # the number above it stands for infinity
 
 
 class Systemd:
@@ -32,10 +35,14 @@ class Systemd:
         if not address.startswith(("/", "@")):
             self._address = ""
         self.watchdog_interval_seconds = _watchdog_interval_seconds(environment)
+        self._unsent_timeout = ""  # the newest message of set_watchdog_timeout, where the socket was full
 
-    def notify_ready(self) -> bool:
-        """Report that the start, or the reload, has finished; return whether it was sent."""
-        return self._send("READY=1")
+    def notify_ready(self, wait_seconds: float = _SEND_TIMEOUT_SECONDS) -> bool:
+        """Report that the start, or the reload, has finished; return whether it was sent.
+
+        `wait_seconds`: for a socket that is full.
+        """
+        return self._send("READY=1", wait_seconds)
 
     def notify_start_step(self, step: str, limit_seconds: float) -> bool:
         """Show the present step of the start as status, and let it take `limit_seconds` from now on.
@@ -60,23 +67,33 @@ class Systemd:
     def notify_watchdog(self) -> bool:
         """Report that the daemon works. Call it after a successful sample, never from a thread that only waits.
 
+        It does not wait for a socket that is full: a PID 1 that has stopped reading must not slow down the ticks.
         systemd restarts a daemon that has not reported for `watchdog_interval_seconds` (None: no watchdog is set).
         """
-        return self.watchdog_interval_seconds is not None and self._send("WATCHDOG=1")
+        if self.watchdog_interval_seconds is None or not self._send(f"WATCHDOG=1{self._unsent_timeout}", 0.0):
+            return False
+        self._unsent_timeout = ""
+        return True
 
     def set_watchdog_timeout(self, tick_interval_seconds: float) -> bool:
-        """Set systemd's watchdog timeout to three tick intervals, if that is longer than the timeout of the unit."""
+        """Set systemd's watchdog timeout to three tick intervals, if that is longer than the timeout of the unit.
+
+        Where the socket is full, the next `notify_watchdog` sends it.
+        """
         if self.watchdog_interval_seconds is None:
             return False
         timeout_seconds = max(self.watchdog_interval_seconds, _MAX_LATE_INTERVALS * tick_interval_seconds)
-        return self._send(f"WATCHDOG_USEC={round(timeout_seconds * 1_000_000)}")
+        message = f"WATCHDOG_USEC={round(timeout_seconds * 1_000_000)}"
+        was_sent = self._send(message)
+        self._unsent_timeout = "" if was_sent else f"\n{message}"
+        return was_sent
 
-    def _send(self, message: str) -> bool:
+    def _send(self, message: str, wait_seconds: float = _SEND_TIMEOUT_SECONDS) -> bool:
         # A failure is reported by the result only: monitoring must continue without systemd.
         if not self._address:
             return False
         with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
-            sender.settimeout(_SEND_TIMEOUT_SECONDS)
+            sender.settimeout(wait_seconds)
             sender.sendto(message.encode("utf-8", "replace"), self._address)
             return True
         return False
@@ -137,7 +154,8 @@ def sealed_file(entry: bytes) -> int:
 def _watchdog_interval_seconds(environment: Mapping[str, str]) -> float | None:
     # sd_watchdog_enabled(3): WATCHDOG_PID names the watched process; a child inherits the variables.
     watched_pid = environment.get("WATCHDOG_PID", str(os.getpid()))
-    microseconds = environment.get("WATCHDOG_USEC", "")
-    if watched_pid != str(os.getpid()) or not microseconds.isdecimal() or int(microseconds) == 0:
+    text = environment.get("WATCHDOG_USEC", "")
+    if watched_pid != str(os.getpid()) or not _MICROSECONDS.fullmatch(text):
         return None
-    return int(microseconds) / 1_000_000
+    microseconds = int(text)
+    return microseconds / 1_000_000 if 0 < microseconds <= _MAX_MICROSECONDS else None

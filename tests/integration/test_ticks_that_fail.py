@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import statistics
 import threading
@@ -139,3 +140,23 @@ def test_the_start_ends_with_the_first_evaluated_sample(systemd, daemon, pipelin
     assert {message.partition("=")[0] for message in before} == {"WATCHDOG_USEC"}
     assert after[0] == "READY=1"
     assert after.count("READY=1") == 1
+
+
+def test_a_socket_of_systemd_that_is_full_neither_slows_ticks_nor_loses_the_end_of_the_start(
+    systemd, daemon, pipeline, tmp_path
+):
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+        sender.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                sender.sendto(b"FILL", str(tmp_path / "notify"))
+    durations = []
+    pipeline.does = lambda: durations.append(daemon._tick_loop.newest_tick_seconds)
+    daemon._scheduler.start()
+    wait_for(lambda: pipeline.ticks > TICKS)
+    assert statistics.median(durations[1:]) < 0.5
+    messages(systemd)
+    after = []
+    wait_for(lambda: after.extend(messages(systemd)) or "READY=1" in after)
+
+    assert after[0] == "READY=1"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import socket
@@ -76,6 +77,11 @@ def test_a_systemd_that_has_gone_away_is_no_reason_to_fail(tmp_path):
         ({"WATCHDOG_USEC": "30000000", "WATCHDOG_PID": "1"}, None),
         ({"WATCHDOG_USEC": "0"}, None),
         ({"WATCHDOG_USEC": "soon"}, None),
+        ({"WATCHDOG_USEC": "-30000000"}, None),
+        ({"WATCHDOG_USEC": "\N{ARABIC-INDIC DIGIT THREE}0000000"}, None),
+        ({"WATCHDOG_USEC": str(2**64 - 1)}, None),  # stands for infinity
+        ({"WATCHDOG_USEC": "9" * 400}, None),
+        ({"WATCHDOG_USEC": "9" * 5000}, None),
         ({}, None),
     ],
 )
@@ -89,3 +95,42 @@ def test_the_watchdog_message_is_sent_only_if_systemd_expects_it(received):
     assert Systemd({"NOTIFY_SOCKET": address}).notify_watchdog() is False
     with pytest.raises(BlockingIOError):
         receiver.recv(4096)
+
+
+def fill(address):
+    """Send to `address` until its queue is full; return the number of messages."""
+    count = 0
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+        sender.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                sender.sendto(b"FILL", address.replace("@", "\0"))
+                count += 1
+    return count
+
+
+def test_a_tick_waits_for_no_socket_that_is_full_and_the_timeout_is_sent_later(received):
+    address, receiver = received
+    systemd = Systemd({"NOTIFY_SOCKET": address, "WATCHDOG_USEC": "30000000"})
+    count = fill(address)
+    assert systemd.set_watchdog_timeout(60.0) is False
+    began = time.monotonic()
+    assert [systemd.notify_watchdog() for _ in range(100)] == [False] * 100
+    assert time.monotonic() - began < 50.0  # each one would wait a second
+    assert [receiver.recv(4096) for _ in range(count)] == [b"FILL"] * count
+
+    assert [systemd.notify_watchdog(), systemd.notify_watchdog()] == [True, True]
+    assert receiver.recv(4096) == b"WATCHDOG=1\nWATCHDOG_USEC=180000000"
+    assert receiver.recv(4096) == b"WATCHDOG=1"
+
+
+def test_a_newer_timeout_takes_the_place_of_one_that_was_not_sent(received):
+    address, receiver = received
+    systemd = Systemd({"NOTIFY_SOCKET": address, "WATCHDOG_USEC": "30000000"})
+    count = fill(address)
+    systemd.set_watchdog_timeout(60.0)
+    for _ in range(count):
+        receiver.recv(4096)
+
+    assert [systemd.set_watchdog_timeout(10.0), systemd.notify_watchdog()] == [True, True]
+    assert [receiver.recv(4096), receiver.recv(4096)] == [b"WATCHDOG_USEC=30000000", b"WATCHDOG=1"]

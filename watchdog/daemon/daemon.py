@@ -42,9 +42,10 @@ from watchdog.daemon.pipeline import Pipeline, RuleErrors
 from watchdog.daemon.reload_alert import Refusal
 from watchdog.daemon.reload_effects import reload_changes
 from watchdog.daemon.status_report import DaemonFacts
+from watchdog.daemon.stop_request import STOP_SIGNALS, StopRequested, stopping_at_signals
 from watchdog.errors import ConfigError, StoreError, TemporaryFailure, WatchdogError
 from watchdog.kernel import privileges
-from watchdog.kernel.collector import ProgramRuns
+from watchdog.kernel.collector import Collector, ProgramRuns
 from watchdog.kernel.handover import STEP_LIMIT_SECONDS
 from watchdog.kernel.startup import require_privileges, start_collector
 from watchdog.kernel.trusted_code import require_trusted_code
@@ -66,7 +67,7 @@ if TYPE_CHECKING:  # loaded with [web] only
 # From one reported step of the start to the next one: systemd must not end it before the loader's own limit.
 _START_STEP_SECONDS = STEP_LIMIT_SECONDS + 60
 _SWITCH_SECONDS = 0.0002  # while a configuration is read; Python's default is 0.005
-_SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
+_SIGNALS = {*STOP_SIGNALS, signal.SIGHUP}
 _log = logging.getLogger("watchdog")
 
 
@@ -88,7 +89,7 @@ class Daemon:
         self._clock = clock
         self._log_writer = log_writer
         self._systemd = Systemd(os.environ)
-        self._is_ready = False  # whether a sample was evaluated
+        self._is_ready = False  # whether a sample was evaluated, and systemd has got READY=1 for start or reload
         self._scheduler = Scheduler(clock, _log)
         self._tick_loop = TickLoop(self._scheduler, self._systemd, clock, _log)
         self._host = HostName()
@@ -109,18 +110,16 @@ class Daemon:
         """
         # Blocked in every later thread, so that only sigwait() receives them.
         signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
-        self._report_step("reading the files")
-        require_privileges()
-        require_trusted_code()
-        configuration, refusal = self._read_at_start()
-        self._log_writer.use_format(configuration.settings.log.format)
+        try:
+            with stopping_at_signals():
+                configuration, refusal, collector = self._load()
+        except StopRequested:
+            self._systemd.notify_stopping()
+            _log.info("stopped during the start")
+            return 0
         folder = self._options.state_folder
-        self._prepare_folders()
         web = configuration.settings.web
         counts_runs = web is not None and web.bpf_stats
-        collector = start_collector(
-            self._clock, configuration.settings.sampling.map_sizes, self._report_step, count_runs=counts_runs
-        )
         self._log_writer.start()
         if refusal is None:
             self._check_reload()
@@ -165,6 +164,22 @@ class Daemon:
             self._metrics.stop()
         _log_stop(pipeline.stop(), folder)
         return 0
+
+    def _load(self) -> tuple[Configuration, Refusal | None, Collector]:
+        """Read the files, load the programs, and give up privileges; no thread is started.
+
+        Also returns the refusal of the files, where the configuration is the last good one.
+        """
+        self._report_step("reading the files")
+        require_privileges()
+        require_trusted_code()
+        configuration, refusal = self._read_at_start()
+        self._log_writer.use_format(configuration.settings.log.format)
+        self._prepare_folders()
+        settings = configuration.settings
+        counts_runs = settings.web is not None and settings.web.bpf_stats
+        collector = start_collector(self._clock, settings.sampling.map_sizes, self._report_step, count_runs=counts_runs)
+        return configuration, refusal, collector
 
     def _prepare_folders(self) -> None:
         account = privileges.service_account() if os.geteuid() == 0 else None
@@ -232,8 +247,8 @@ class Daemon:
     def _report_good_sample(self) -> None:
         """Report to systemd that the daemon works, and after the first sample that its start has finished."""
         if not self._is_ready:
-            self._is_ready = True
-            self._systemd.notify_ready()
+            # Again at the next sample where systemd's socket is full: without this message the start would time out.
+            self._is_ready = self._systemd.notify_ready(0.0)
         self._systemd.notify_watchdog()
 
     def _report_step(self, step: str) -> None:
@@ -284,7 +299,7 @@ class Daemon:
             except Exception:  # noqa: BLE001 - an edge: no content of a file may end the daemon
                 _log.exception("reload failed")
             if is_expected:
-                self._systemd.notify_ready()
+                self._is_ready = self._systemd.notify_ready()  # where it was not sent, the next sample sends it
 
     def _reload(self, pipeline: Pipeline, started: Settings, *, dry_run: bool = False) -> ReloadAnswer:
         """Read all files again and use them, unless they have problems; with `dry_run`, change nothing."""

@@ -362,6 +362,9 @@ def _run_loader(
                 compiler_output.seek(0)
                 output = compiler_output.read().decode(errors="replace").strip()[-_MAX_COMPILER_OUTPUT:]
                 raise type(error)(f"{text}\n{output}".strip(), remedy=remedy) from error
+            except BaseException:  # Ctrl-C, or a stop of the service: do not wait for the compiler
+                child.kill()
+                raise
 
 
 def _ending(child: subprocess.Popen[bytes]) -> str:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import queue
 import re
+import signal
 import socket
+import threading
 import time
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
 from watchdog.kernel.handover import LoaderStep
 
+PATIENCE = 60.0  # well below the loader's own limit of 240 s
 AS_NOBODY = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
 
 
@@ -139,17 +145,29 @@ def test_missing_privileges_are_reported_before_any_other_problem(watchdog, open
 
 
 class Manager:
-    """A fake service manager: a datagram socket that the daemon's account may write to."""
+    """A fake service manager: a datagram socket that the daemon's account may write to, read all the time."""
 
     def __init__(self, path):
         self.path = str(path)
-        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self.socket.bind(self.path)
-        self.socket.settimeout(60.0)
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.bind(self.path)
         path.chmod(0o666)
+        self._messages = queue.SimpleQueue()
+        self._reader = threading.Thread(target=self._receive)
+        self._reader.start()
+
+    def _receive(self):
+        while message := self._socket.recv(4096):
+            self._messages.put(message.decode())
+
+    def close(self):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+            sender.sendto(b"", self.path)
+        self._reader.join()
+        self._socket.close()
 
     def read(self):
-        return self.socket.recv(4096).decode()
+        return self._messages.get(timeout=PATIENCE)
 
     def read_until(self, wanted):
         """Return the messages before `wanted`, without those of ticks."""
@@ -164,7 +182,7 @@ class Manager:
 def manager(open_folder):
     manager = Manager(open_folder / "notify")
     yield manager
-    manager.socket.close()
+    manager.close()
 
 
 def test_systemd_is_notified_of_start_reload_ticks_and_stop(watchdog, server, storm, manager):
@@ -185,6 +203,25 @@ def test_systemd_is_notified_of_start_reload_ticks_and_stop(watchdog, server, st
     assert re.fullmatch(r"RELOADING=1\nMONOTONIC_USEC=\d+", reloading)
     assert watchdog.terminate()[0] == 0
     assert manager.read_until("STOPPING=1") == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stop_during_the_start_waits_for_no_compiler_and_leaves_nothing(watchdog, server, storm, manager, number):
+    watchdog.configure({"hook": server.as_receiver()}, {"storm": storm.rule()})
+    runtime = watchdog.config.parent / "runtime"
+    runtime.mkdir()
+    watchdog.launch(NOTIFY_SOCKET=manager.path, RUNTIME_DIRECTORY=str(runtime))
+    while LoaderStep.COMPILE not in manager.read():
+        pass
+    [loader] = Path(f"/proc/{watchdog.process.pid}/task/{watchdog.process.pid}/children").read_text().split()
+    os.kill(int(loader), signal.SIGSTOP)
+    watchdog.process.send_signal(number)
+
+    assert watchdog.process.wait(PATIENCE) == 0
+    assert manager.read() == "STOPPING=1"
+    assert watchdog.log().endswith("INFO stopped during the start\n")
+    assert not list(runtime.iterdir())
+    assert not Path(f"/proc/{loader}").exists()
 
 
 def test_another_interval_is_kept_from_the_reload_on_and_systemd_waits_accordingly(watchdog, server, storm, manager):
