@@ -48,7 +48,9 @@ class InternedAddresses:
             slots = self._table.find(columns)
             wanted = np.flatnonzero((slots != NO_SLOT) | ~np.isin(accounts, self._refused))
             slots[wanted] = self._assign([column[wanted] for column in columns], accounts[wanted], at_ns, idle_since_ns)
-        return np.where(slots == NO_SLOT, OTHER_CODE, slots).astype(np.uint32)
+        codes = slots.astype(np.uint32)
+        codes[slots == NO_SLOT] = OTHER_CODE  # not by np.where: the type of the slots has no room for it
+        return codes
 
     def mark_used(self, codes: Codes, at_ns: int) -> None:
         """Mark the addresses of `codes` as used now."""
