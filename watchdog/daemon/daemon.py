@@ -248,7 +248,9 @@ class Daemon:
         """Report to systemd that the daemon works, and after the first sample that its start has finished."""
         if not self._is_ready:
             # Again at the next sample where systemd's socket is full: without this message the start would time out.
-            self._is_ready = self._systemd.notify_ready(0.0)
+            self._is_ready = True  # before systemd can answer with a reload
+            if not self._systemd.notify_ready(0.0):
+                self._is_ready = False
         self._systemd.notify_watchdog()
 
     def _report_step(self, step: str) -> None:
@@ -298,8 +300,8 @@ class Daemon:
                 self._reload(pipeline, started)
             except Exception:  # noqa: BLE001 - an edge: no content of a file may end the daemon
                 _log.exception("reload failed")
-            if is_expected:
-                self._is_ready = self._systemd.notify_ready()  # where it was not sent, the next sample sends it
+            if is_expected and not self._systemd.notify_ready():
+                self._is_ready = False  # the next sample sends it
 
     def _reload(self, pipeline: Pipeline, started: Settings, *, dry_run: bool = False) -> ReloadAnswer:
         """Read all files again and use them, unless they have problems; with `dry_run`, change nothing."""
