@@ -19,8 +19,9 @@ from watchdog.sanitize import escape_unprintable
 _DESCRIPTION = """\
 List the pending and firing alerts, the worst first.
 
-STATE is the severity of a firing alert. RECEIVERS are those that were notified; "(waits)" follows one that was not
-notified yet. ALERT is the begin of the alert's fingerprint, which other commands take."""
+STATE is the severity of a firing alert. RECEIVERS have taken a notification; "(queued)" follows one whose notification
+is to be delivered, "(waits)" one without a notification yet. ALERT is the begin of the alert's fingerprint, which other
+commands take."""
 
 _NAME_WIDTH = 12
 _SHORT_FINGERPRINT = 8  # characters that identify an alert in practice; commands take any unambiguous begin
@@ -107,9 +108,26 @@ def labels_text(labels: Mapping[str, str]) -> str:
 
 
 def receivers_text(alert: Mapping[str, Any]) -> str:
-    """Return the receivers of an alert, and the cause that withholds notifications: "oncall, chat (waits)"."""
-    receivers = ", ".join(one["receiver"] + ("" if one["notified"] else " (waits)") for one in alert["receivers"])
+    """Return the receivers of an alert, and the cause that withholds notifications: "oncall, chat (queued)"."""
+    receivers = ", ".join(one["receiver"] + _delivery_mark(one) for one in alert["receivers"])
     return "; ".join(filter(None, (*alert["suppressed_by"], receivers)))
+
+
+def _delivery_mark(receiver: Mapping[str, Any]) -> str:
+    return "" if receiver["notified"] else " (queued)" if receiver["queued"] else " (waits)"
+
+
+def delivery_text(receiver: Mapping[str, Any]) -> str:
+    """Return the newest delivery to a receiver, and its queue: "delivered 2026-11-29 05:02:11 UTC as warning".
+
+    "" for a receiver without a notification.
+    """
+    at = "" if receiver["notified_at"] is None else f" {utc_text(receiver['notified_at'])}"
+    parts = [
+        *([f"delivered{at} as {receiver['notified']}"] if receiver["notified"] else []),
+        *([f"queued as {receiver['queued']}"] if receiver["queued"] else []),
+    ]
+    return ", ".join(parts)
 
 
 def _facts(detail: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -128,7 +146,12 @@ def _facts(detail: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "why", alert["reason"]
     for timer in alert["timers"]:
         yield "timer", f"{timer['severity']}: {timer_text(timer)}"
-    yield "receivers", receivers_text(alert) or "-"
+    for cause in alert["suppressed_by"]:
+        yield "withheld", f"by {cause}"
+    for receiver in alert["receivers"]:
+        yield "receiver", f"{receiver['receiver']}: {delivery_text(receiver) or 'waits for its notification'}"
+    if not alert["receivers"]:
+        yield "receiver", "-"
     if detail["rule_file"]:  # the daemon's alerts about itself have no rule
         labels = (shlex.quote(f"{name}={value}") for name, value in alert["labels"].items())
         yield "explain", " ".join(["bpf-watchdog", "explain", alert["rule"], *labels])

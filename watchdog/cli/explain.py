@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from watchdog.cli.alerts import labels_text, timer_text
+from watchdog.cli.alerts import delivery_text, labels_text, timer_text
 from watchdog.cli.daemon_options import add_daemon_options, ask_daemon
 from watchdog.cli.group_labels import add_group_arguments, parse_labels
 from watchdog.cli.readable_numbers import hours_text, learning_text, metric_text, newest_text
@@ -136,6 +136,6 @@ def _destinations(destinations: Sequence[Mapping[str, Any]]) -> Iterator[tuple[s
     if not destinations:
         yield "receivers", "-"
     for one in destinations:
-        known = f", notified as {one['notified']}" if one["notified"] else ""
+        known = f", {delivered}" if (delivered := delivery_text(one)) else ""
         waits = f"group_wait {one['group_wait_seconds']:g}s, group_interval {one['group_interval_seconds']:g}s"
         yield "receiver", f"{one['receiver']} (group {one['group_key']}, {waits}){known}"

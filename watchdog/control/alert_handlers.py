@@ -13,10 +13,16 @@ from watchdog.errors import UsageError, WatchdogError
 
 @dataclass(frozen=True, slots=True)
 class AlertReceiver:
-    """One receiver of an alert; `notified`: the severity that it knows, None while it waits for its notification."""
+    """One receiver of an alert.
+
+    `notified`: the severity in the newest notification that it took, at `notified_at` (wall-clock seconds); None before
+    the first one. `queued`: the severity in a notification that is to be delivered, None without one.
+    """
 
     receiver: str
     notified: str | None
+    notified_at: float | None = None
+    queued: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -121,13 +121,18 @@ class BaselineStatus:
 
 @dataclass(frozen=True, slots=True)
 class DestinationStatus:
-    """One receiver that the alert of this group has, or would have, with the wait of its group."""
+    """One receiver that the alert of this group has, or would have, with the wait of its group.
+
+    `notified`, `notified_at`, `queued`: as of `AlertReceiver`.
+    """
 
     receiver: str
     group_key: str
     group_wait_seconds: float
     group_interval_seconds: float
-    notified: str | None
+    notified: str | None = None
+    notified_at: float | None = None
+    queued: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,10 +12,12 @@ from watchdog.alerts.instance import InstanceState
 from watchdog.alerts.severity_timer import SeverityTimer
 from watchdog.clock import SECOND_NS, Clock
 from watchdog.control.alert_handlers import ActiveAlert, AlertDetail, AlertReceiver, TimerStatus
+from watchdog.daemon.alert_receivers import AlertReceivers, KnownSeverities
 from watchdog.daemon.pipeline import Pipeline
 from watchdog.rules.engine.inspection import share_of_limit
 from watchdog.rules.language.formats import FORMATS, format_number
 from watchdog.rules.language.rule import OVERFLOW_LABELS, Rule, Severity
+from watchdog.storage.reader import ReadableDatabase
 
 _BATCH = 500  # alerts whose receivers are read while a tick waits
 
@@ -23,22 +25,31 @@ _BATCH = 500  # alerts whose receivers are read while a tick waits
 class ActiveAlerts:
     """Reads the pending and firing alerts of a pipeline."""
 
-    def __init__(self, pipeline: Pipeline, clock: Clock) -> None:
-        """Read `pipeline`; ages of timers are those at the present of `clock`."""
+    def __init__(self, pipeline: Pipeline, clock: Clock, reader: ReadableDatabase) -> None:
+        """Read `pipeline`, and deliveries by `reader`; ages of timers are those at the present of `clock`."""
         self._pipeline = pipeline
+        self._deliveries = AlertReceivers(reader)
         self._clock = clock
 
     def list_alerts(self) -> list[ActiveAlert]:
         """Return all alerts: critical ones first, then warnings, then pending ones, each the nearest above its limit.
 
-        Alerts of the daemon about its receivers and reloads are included.
+        Alerts of the daemon about its receivers and reloads are included. Reads the state file.
         """
+        return self._list(with_receivers=True)
+
+    def list_without_receivers(self) -> list[ActiveAlert]:
+        """Return the answer of `list_alerts` without receivers; reads memory only."""
+        return self._list(with_receivers=False)
+
+    def _list(self, *, with_receivers: bool) -> list[ActiveAlert]:
         with self._pipeline.view() as view:
             instances = view.lifecycle.copy_instances()
             own = [*view.reload_alert.firing_alerts().values(), *view.outage_handler.firing_alerts().values()]
             rules = {rule.id: rule for rule in view.engine.rules}
             suppressed = dict(view.suppressed)
-        receivers = self._receivers([*(one.alert for one in instances if one.alert is not None), *own])
+        firing = [*(one.alert for one in instances if one.alert is not None), *own]
+        receivers = self._receivers(firing) if with_receivers else {}
         now_ns = self._clock.boottime_ns()
         alerts = [_of_instance(one, rules.get(one.rule), receivers, now_ns) for one in instances]
         alerts += [_of_alert(alert, None, (), receivers) for alert in own]
@@ -83,17 +94,14 @@ class ActiveAlerts:
 
     def _receivers(self, alerts: Sequence[Alert]) -> dict[str, tuple[AlertReceiver, ...]]:
         """Return the receivers of each alert, by its fingerprint; the targets of escalation that were notified too."""
-        found: dict[str, tuple[AlertReceiver, ...]] = {}
+        found: list[tuple[Alert, KnownSeverities]] = []
         for first in range(0, len(alerts), _BATCH):
             with self._pipeline.view() as view:
                 for alert in alerts[first : first + _BATCH]:
                     severities = dict(view.grouping.notified_severities(alert.fingerprint))
                     severities |= dict.fromkeys(view.outage_handler.receivers_of(alert), alert.severity)
-                    found[alert.fingerprint] = tuple(
-                        AlertReceiver(name, None if severity is None else severity.label)
-                        for name, severity in sorted(severities.items())
-                    )
-        return found
+                    found.append((alert, severities))
+        return self._deliveries.read(found)
 
 
 def _urgency(alert: ActiveAlert) -> tuple[object, ...]:

@@ -46,10 +46,11 @@ class ControlApi:
         self.configuration = configuration
         """The configuration in force."""
         self._pipeline = pipeline
-        self._alerts = ActiveAlerts(pipeline, clock)
+        self._reader = reader = StateReader(store.database.path)
+        self.alerts = ActiveAlerts(pipeline, clock, reader)
+        """Pending and firing alerts."""
         self._rules = RuleStates(pipeline, clock)
-        reader = StateReader(store.database.path)
-        self.status = StatusReport(pipeline, facts, configuration, reader, self._alerts.list_alerts)
+        self.status = StatusReport(pipeline, facts, configuration, reader, self.alerts.list_without_receivers)
 
     def take_configuration(self, configuration: Configuration) -> None:
         """Take the configuration of an accepted reload."""
@@ -64,16 +65,16 @@ class ControlApi:
             **status_handlers(self.status.read),
             **reload_handlers(self._reload),
             **baseline_handlers(BaselineControl(self._pipeline)),
-            **alert_handlers(self._alerts.list_alerts, self._alerts.read_alert),
+            **alert_handlers(self.alerts.list_alerts, self.alerts.read_alert),
             **traffic_handlers(
                 self._pipeline.traffic.read,
-                self._alerts.list_alerts,
+                self.alerts.list_without_receivers,
                 lambda: self._facts.host.current,
                 lambda: self._facts.tick_loop.interval_ns / SECOND_NS,
             ),
             **rule_handlers(
                 lambda: self._rules.list_rules(self.configuration),
                 lambda: list_effective(self.configuration),
-                lambda rule, labels: explain(self._pipeline, self._clock, rule, labels),
+                lambda rule, labels: explain(self._pipeline, self._reader, self._clock, rule, labels),
             ),
         }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from watchdog.alerts import wording
 from watchdog.alerts.alert import Alert, AlertState, fingerprint
@@ -22,6 +22,7 @@ from watchdog.control.rule_handlers import (
     ThresholdStatus,
 )
 from watchdog.daemon.active_alerts import finite, timer_states
+from watchdog.daemon.alert_receivers import AlertReceivers, KnownSeverities
 from watchdog.daemon.pipeline import Pipeline, PipelineView
 from watchdog.daemon.rule_states import NO_TICK, limit_text, value_text
 from watchdog.errors import UsageError, WatchdogError
@@ -30,6 +31,7 @@ from watchdog.rules.engine.rule_baseline import RuleBaseline
 from watchdog.rules.language.condition_text import patterns_of
 from watchdog.rules.language.expression import format_expression
 from watchdog.rules.language.rule import Labels, Rule, RuleException, Severity
+from watchdog.storage.reader import ReadableDatabase
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +42,15 @@ class _Copied:
     instance: InstanceState | None
     baseline: BaselineStatus | None
     destinations: tuple[DestinationStatus, ...]
+    alert: Alert
+    known: KnownSeverities
     suppressed_by: tuple[str, ...]
     exceptions: tuple[ExceptionStatus, ...]
 
 
-def explain(pipeline: Pipeline, clock: Clock, rule_id: str, labels: Mapping[str, str]) -> Explanation:
+def explain(
+    pipeline: Pipeline, reader: ReadableDatabase, clock: Clock, rule_id: str, labels: Mapping[str, str]
+) -> Explanation:
     """Return the explanation of the group with `labels`; of the worst one, if these are some of its labels or none.
 
     Raises:
@@ -61,7 +67,18 @@ def explain(pipeline: Pipeline, clock: Clock, rule_id: str, labels: Mapping[str,
         copied = _copy(view, rule, tuple(labels.items()))
     if copied is None:
         raise WatchdogError(f"rule {rule_id} cannot be explained: {NO_TICK}", remedy="try again after the next tick")
+    copied = replace(copied, destinations=_with_deliveries(copied, AlertReceivers(reader)))
     return _explanation(rule, copied, clock.boottime_ns())
+
+
+def _with_deliveries(copied: _Copied, receivers: AlertReceivers) -> tuple[DestinationStatus, ...]:
+    read = {one.receiver: one for one in receivers.read([(copied.alert, copied.known)])[copied.alert.fingerprint]}
+    return tuple(
+        replace(one, notified=found.notified, notified_at=found.notified_at, queued=found.queued)
+        if (found := read.get(one.receiver)) is not None
+        else one
+        for one in copied.destinations
+    )
 
 
 def _unknown_label(rule: Rule, name: str) -> str:
@@ -88,7 +105,6 @@ def _copy(view: PipelineView, rule: Rule, labels: Labels) -> _Copied | None:
             one.group_key,
             one.group_timing.group_wait_ns / SECOND_NS,
             one.group_timing.group_interval_ns / SECOND_NS,
-            severity.label if (severity := known.get(one.receiver)) is not None else None,
         )
         for one in view.grouping.destinations(alert)
     )
@@ -96,7 +112,7 @@ def _copy(view: PipelineView, rule: Rule, labels: Labels) -> _Copied | None:
     unused = [exception for owner, exception in view.engine.unused_exceptions() if owner.id == rule.id]
     exceptions = tuple(_exception(one, has_excluded=one not in unused) for one in rule.exceptions)
     baseline = _baseline(rule, group, view.engine.baselines.of(rule.id))
-    return _Copied(group, instance, baseline, destinations, suppressed_by, exceptions)
+    return _Copied(group, instance, baseline, destinations, alert, known, suppressed_by, exceptions)
 
 
 def _exception(exception: RuleException, *, has_excluded: bool) -> ExceptionStatus:

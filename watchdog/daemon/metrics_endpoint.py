@@ -17,7 +17,6 @@ from watchdog.clock import SECOND_NS, Clock
 from watchdog.config.web_settings import WebSettings
 from watchdog.control.alert_handlers import ActiveAlert
 from watchdog.control.status_handlers import DaemonStatus
-from watchdog.daemon.active_alerts import ActiveAlerts
 from watchdog.daemon.control_api import ControlApi
 from watchdog.daemon.host_name import HostName
 from watchdog.daemon.pipeline import Pipeline
@@ -64,7 +63,7 @@ class MetricsEndpoint:
         self._api = api
         self._host = host
         self._clock = clock
-        self._alerts = ActiveAlerts(pipeline, clock)
+        self._alerts = api.alerts
         self._server: WebServer | None = None
         totals = TrafficTotals(settings.max_series)
         pipeline.observe_snapshot = totals.add
@@ -117,7 +116,7 @@ class MetricsEndpoint:
 
     def read_health(self) -> OwnHealth:
         """Return the health of the daemon now."""
-        status, alerts = self._api.status.read(), self._alerts.list_alerts()
+        status, alerts = self._api.status.read(), self._alerts.list_without_receivers()
         return OwnHealth(
             version=status.version,
             kernel=status.kernel,

@@ -17,7 +17,6 @@ import numpy as np
 from watchdog.alerts.wording import value_format
 from watchdog.clock import SECOND_NS, Clock, Now
 from watchdog.control.alert_handlers import AlertDetail
-from watchdog.daemon.active_alerts import ActiveAlerts
 from watchdog.daemon.control_api import ControlApi
 from watchdog.daemon.pipeline import Pipeline
 from watchdog.daemon.rule_states import RuleStates
@@ -49,7 +48,7 @@ class StatusSource:
         self._api = api
         self._clock = clock
         self._shows_commands = shows_commands
-        self._alerts = ActiveAlerts(pipeline, clock)
+        self._alerts = api.alerts
         self._rules = RuleStates(pipeline, clock)
         self._history = ChartHistory()
         self._peaks: dict[str, RuleReading] = {}  # of the ticks since the newest sample, by rule; under the tick lock

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
 from sqlite3 import Connection
 from typing import Any
 
@@ -20,15 +21,28 @@ from watchdog.rules.language.rule import Severity
 from watchdog.state import outbox_rows
 
 
-def record_delivery(connection: Connection, notification: Notification) -> None:
-    """Record the alerts of `notification`, which its receiver took; a test notification changes nothing."""
+@dataclass(frozen=True, slots=True)
+class NewestDelivery:
+    """The newest notification about an alert that a receiver took: its `severity`, the begin of the firing, its time.
+
+    Times are wall-clock seconds; `at` is None for a delivery by an older version.
+    """
+
+    severity: Severity
+    fired: float
+    at: float | None
+
+
+def record_delivery(connection: Connection, notification: Notification, wall: float) -> None:
+    """Record the alerts of `notification`, which its receiver took at `wall`; a test notification changes nothing."""
     if notification.is_test:
         return
     connection.executemany(
-        "INSERT INTO notified (receiver, rule, fingerprint, alert) VALUES (?, ?, ?, ?) "
-        "ON CONFLICT (receiver, rule, fingerprint) DO UPDATE SET alert = excluded.alert",
+        "INSERT INTO notified (receiver, rule, fingerprint, alert, delivered) VALUES (?, ?, ?, ?, ?) "
+        "ON CONFLICT (receiver, rule, fingerprint) "
+        "DO UPDATE SET alert = excluded.alert, delivered = excluded.delivered",
         [
-            (notification.receiver, alert.rule, alert.fingerprint, _dumps(alert))
+            (notification.receiver, alert.rule, alert.fingerprint, _dumps(alert), wall)
             for alert in notification.alerts
             if alert.resolved is None
         ],
@@ -41,6 +55,32 @@ def record_delivery(connection: Connection, notification: Notification) -> None:
             if alert.resolved is not None
         ],
     )
+
+
+def newest_deliveries(connection: Connection) -> dict[tuple[str, str], NewestDelivery]:
+    """Return the newest delivery to each receiver about each alert that it knows as firing, by both names.
+
+    The second name is the alert's fingerprint. Unreadable rows are left out.
+    """
+    rows = connection.execute(
+        "SELECT receiver, fingerprint, delivered, json_extract(alert, '$.severity'), json_extract(alert, '$.fired') "
+        "FROM notified WHERE json_valid(alert)"
+    )
+    found = {}
+    for receiver, fingerprint, at, severity, fired in rows:
+        with contextlib.suppress(DocumentError), document_errors():
+            found[receiver, fingerprint] = NewestDelivery(Severity(severity), float(fired), at)
+    return found
+
+
+def queued_alerts(connection: Connection) -> frozenset[tuple[str, str]]:
+    """Return (receiver, fingerprint) of the alerts in pending notifications."""
+    rows = connection.execute(
+        "SELECT DISTINCT receiver, json_extract(one.value, '$.fingerprint') FROM notifications, "
+        "json_each(iif(json_valid(body), body, '{}'), '$.alerts') AS one "
+        "WHERE state = 'pending' AND one.type = 'object'"
+    )
+    return frozenset((receiver, str(fingerprint)) for receiver, fingerprint in rows)
 
 
 def forget_receivers(connection: Connection, configured: Collection[str]) -> None:

@@ -157,7 +157,7 @@ class Outbox:
         wall = self._clock.wall()
         with self._database.transaction() as connection:
             if outcome.state == "delivered":
-                notified.record_delivery(connection, attempt.notification)
+                notified.record_delivery(connection, attempt.notification, wall)
                 _take_back_drop(connection, attempt.notification)
             may_overtake = outcome.is_open or outcome.is_partial or _is_released(connection, attempt.notification)
             counted = connection.execute(

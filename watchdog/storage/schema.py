@@ -360,6 +360,10 @@ SCHEMA_STEPS: tuple[SchemaStep, ...] = (
         ) STRICT, WITHOUT ROWID
         """,
     ),
+    (
+        # Wall-clock seconds of the newest delivery, NULL for one by an older version.
+        "ALTER TABLE notified ADD COLUMN delivered REAL",
+    ),
 )
 
 

@@ -9,7 +9,7 @@ from typing import Final
 from watchdog.alerts.alert import AlertState
 from watchdog.alerts.evidence import Evidence
 from watchdog.config.counts import format_count
-from watchdog.control.alert_handlers import ActiveAlert, AlertDetail, TimerStatus
+from watchdog.control.alert_handlers import ActiveAlert, AlertDetail, AlertReceiver, TimerStatus
 from watchdog.control.rule_handlers import RuleStatus
 from watchdog.control.status_handlers import ReceiverStatus
 from watchdog.receivers.render.evidence_text import duration_text, evidence_sections, utc_text
@@ -65,6 +65,10 @@ def _title(alert: ActiveAlert) -> Child:
     return _text(alert.summary) if alert.summary else alert.rule
 
 
+def _delivery_mark(receiver: AlertReceiver) -> str:
+    return "" if receiver.notified else " (queued)" if receiver.queued else " (waits)"
+
+
 def _alert_facts(detail: AlertDetail, wall: float) -> Iterator[tuple[str, Child]]:
     alert = detail.active
     yield "rule", element("a", alert.rule, href=f"#rule-{alert.rule}") if detail.rule_file else alert.rule
@@ -77,7 +81,7 @@ def _alert_facts(detail: AlertDetail, wall: float) -> Iterator[tuple[str, Child]
         yield "why", _text(alert.reason)
     for timer in alert.timers:
         yield "timer", f"{timer.severity}: {_timer_text(timer)}"
-    receivers = ", ".join(one.receiver + ("" if one.notified else " (waits)") for one in alert.receivers)
+    receivers = ", ".join(one.receiver + _delivery_mark(one) for one in alert.receivers)
     yield "receivers", _text(receivers or "none yet")
     if alert.suppressed_by:
         yield "suppressed", _text(", ".join(alert.suppressed_by))

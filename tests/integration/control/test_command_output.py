@@ -55,7 +55,11 @@ def make_alert(**changes):
         "summary": "",
         "reason": "",
         "timers": (),
-        "receivers": (AlertReceiver("oncall", "warning"), AlertReceiver("chat", None)),
+        "receivers": (
+            AlertReceiver("oncall", "warning", 1_750_000_012.0),
+            AlertReceiver("pager", None, None, "critical"),
+            AlertReceiver("chat", None),
+        ),
     }
     return ActiveAlert(**{**fields, **changes})
 
@@ -222,7 +226,7 @@ def test_alerts_have_their_state_receivers_and_the_cause_of_silence(run):
     _, out, _ = run(alert_handlers(lambda: ALERTS, lambda _: None), "alerts", columns=2_000)
     lines = out.splitlines()
     assert "critical" in lines[1]
-    assert lines[1].endswith("oncall, chat (waits)")
+    assert lines[1].endswith("oncall, pager (queued), chat (waits)")
     assert "warning, clearing 3s of 60s" in lines[2]
     assert "acknowledgement 1f0a3c5e; oncall" in lines[2]
     assert "pending 2s of 10s" in lines[3]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 PRINTED = ("status", "alerts", "rules")
 
@@ -26,7 +27,10 @@ def test_a_storm_is_seen_and_shown_until_its_end(start_daemon, watchdog, storm, 
 
     [alert] = answer(watchdog, "alerts")
     assert (alert["state"], alert["severity"], alert["labels"]) == ("firing", "warning", {"process": storm.name})
-    assert alert["receivers"] == [{"receiver": "hook", "notified": "warning"}]
+    wait_for(lambda: answer(watchdog, "alerts")[0]["receivers"][0]["notified"], "the recorded delivery")
+    [receiver] = answer(watchdog, "alerts")[0]["receivers"]
+    assert (receiver["receiver"], receiver["notified"], receiver["queued"]) == ("hook", "warning", None)
+    assert 0 <= time.time() - receiver["notified_at"] < 600
     table = ask(watchdog, "alerts").splitlines()
     assert [line.split()[0] for line in table] == ["ALERT", alert["fingerprint"][:8]]
     shown = ask(watchdog, "alerts", "show", alert["fingerprint"][:8])

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import shlex
 import time
 
 import pytest
-from simulated_host import CALM, RULE, STORM, SimulatedHost
+from simulated_host import CALM, PATIENCE, RULE, STORM, SimulatedHost
 
 from watchdog.cli.group_labels import parse_labels
 from watchdog.cli.main import main
@@ -89,7 +90,7 @@ def test_an_alert_is_shown_from_pending_over_firing_and_clearing_to_its_end(simu
     firing = console.alert()
     assert firing["fingerprint"] == pending["fingerprint"]
     assert (firing["state"], firing["value_text"], firing["limit_text"]) == ("firing", "10/s", "5/s")
-    assert firing["receivers"] == [{"receiver": "oncall", "notified": "warning"}]
+    assert [one["receiver"] for one in firing["receivers"]] == ["oncall"]
     assert firing["fired"] - firing["since"] == pytest.approx(3)
     assert firing["reason"] == "value above 5/s for 3s"
     run(simulation, CALM, CALM, CALM)
@@ -98,6 +99,41 @@ def test_an_alert_is_shown_from_pending_over_firing_and_clearing_to_its_end(simu
     assert (clearing["state"], timer["state"], timer["duration_seconds"]) == ("firing", "clearing", 3)
     run(simulation, *[CALM] * 4)
     assert console.ask("alerts list") == []
+
+
+def test_an_alert_is_queued_until_its_receiver_has_taken_it(simulation, console, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def shown(*command):
+        answer = console.ask(" ".join(command[:2]), **({"fingerprint": command[2]} if command[2:] else {}))
+        monkeypatch.setattr("watchdog.cli.alerts.ask_daemon", lambda *_, **__: answer)
+        main([*command])
+        return capsys.readouterr().out
+
+    simulation.receiver.answering.clear()
+    run(simulation, *[STORM] * 6)
+    alert = console.alert()
+    queued = {"notified": None, "notified_at": None, "queued": "warning"}
+    assert alert["receivers"] == [{"receiver": "oncall", **queued}]
+    [destination] = console.ask("explain", rule="storm")["destinations"]
+    assert queued.items() <= destination.items()
+    assert shown("alerts", "list").endswith("oncall (queued)\n")
+    assert "receiver     oncall: queued as warning\n" in shown("alerts", "show", alert["fingerprint"])
+
+    simulation.receiver.answering.set()
+    deadline = time.monotonic() + PATIENCE
+    while not console.alert()["receivers"][0]["notified"]:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    wall = simulation.clock.wall()
+    delivered = {"notified": "warning", "notified_at": wall, "queued": None}
+    assert console.alert()["receivers"] == [{"receiver": "oncall", **delivered}]
+    [destination] = console.ask("explain", rule="storm")["destinations"]
+    assert delivered.items() <= destination.items()
+    assert shown("alerts", "list").endswith("  oncall\n")
+    assert re.search(
+        r"receiver     oncall: delivered 20.* UTC as warning\n", shown("alerts", "show", alert["fingerprint"])
+    )
 
 
 def test_connections_in_a_sockmap_are_counted_as_of_the_newest_tick(simulation, console):

@@ -23,6 +23,7 @@ from watchdog.rules.engine import rule_baseline
 from watchdog.rules.language.load import load_rules
 from watchdog.scheduling.job import ScheduledTick
 from watchdog.state.saved_baselines import SavedBaselines
+from watchdog.storage.reader import StateReader
 
 STEP = 300
 RULE = """
@@ -82,7 +83,7 @@ class LearningHost(SimulatedHost):
         return rule
 
     def explain(self, **labels):
-        return explain(self.pipeline, self.clock, "unusual", labels)
+        return explain(self.pipeline, StateReader(self.store.database.path), self.clock, "unusual", labels)
 
     def group(self):
         return self.pipeline._engine.baselines.describe("unusual", (("process", "culprit"),))
@@ -111,14 +112,14 @@ def test_limits_survive_a_crash_and_fire_at_once(learning):
 
 def test_an_explanation_has_the_time_left_to_learn(learning):
     learning.live(12)
-    found = explain(learning.pipeline, learning.clock, "unusual", {})
+    found = learning.explain()
     assert found.conclusion.startswith("it does not fire: its baseline learns for ")
     assert 3600 <= found.earliest_seconds <= 3 * 3600
     assert [(one.fire, one.fire_text) for one in found.thresholds] == [(None, "-"), (None, "-")]
     rule = learning.rule()
     assert (rule.worst.share, rule.limit_text, _share_text(asdict(rule), rule.worst.share)) == (None, "-", "learning")
     learning.live(6 * 12)
-    found = explain(learning.pipeline, learning.clock, "unusual", {})
+    found = learning.explain()
     assert found.conclusion.startswith("it does not fire: it fires as soon as its value gets above ")
     assert found.earliest_seconds == 0
     rule = learning.rule()
