@@ -14,7 +14,7 @@ GUEST = Path(__file__).with_name("guest")
 AGENT = ("agent.py", "agent.service")
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 MIRROR, SECURITY_MIRROR = "http://deb.debian.org/debian", "http://deb.debian.org/debian-security"
-PACKAGES = ("systemd-sysv", "udev", "kmod", "linux-image-amd64", "procps", "python3")
+PACKAGES = ("systemd-sysv", "udev", "kmod", "linux-image-amd64", "procps", "python3", "ansible-core", "python3-apt")
 KERNEL_TEST_PACKAGES = ("gcc", "iperf3", "iproute2", "libc6-dev", "nftables", "strace", "util-linux")
 IMAGE_BYTES = 4 << 30  # sparse
 # An initial file system with everything takes longer than all other steps together.

@@ -3,7 +3,7 @@
 import shlex
 from pathlib import Path
 
-from steps import Host, StepFailure
+from host import Host, StepFailure
 
 CHECKOUT = Path(__file__).parents[2]
 SECONDS = 1200.0

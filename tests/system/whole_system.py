@@ -4,27 +4,27 @@ usage: whole_system.py PACKAGE.deb [--suite bookworm|trixie]… [--kernel-tests]
 """
 
 import argparse
-import re
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
+from former import NoFormerVersion, former_package
+from guarding import install
+from host import SHARE, Host, StepFailure
 from images import CACHE, GUEST, dependencies, image
 from kernel_tests import CHECKOUT, kernel_tests
 from machine import GuestError, Machine, booted
 from report import StepResult, document, load, save, table
-from steps import SHARE, STEPS, Host, Step, StepFailure, install
+from steps import STEPS, Step
 
 SUITES = {"bookworm": "Debian 12", "trixie": "Debian 13"}
-FORMER_VERSION = "0~former"
 
 
 def main() -> int:
-    """Return 0 when every step succeeds on every suite, else 1."""
+    """Return 0 when every step succeeds on every suite, 2 without the git history, else 1."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
     parser.add_argument("package", type=Path, help="the .deb")
     parser.add_argument("--suite", action="append", choices=SUITES, help="default: all of them")
@@ -34,10 +34,17 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # the guest ends too
     suites = arguments.suite or list(SUITES)
     results = {}
-    for suite in suites:
-        with_kernel_tests = arguments.kernel_tests and suite == "bookworm"
-        results[suite] = run_suite(suite, arguments.package, with_kernel_tests=with_kernel_tests)
-        save(results[suite], CACHE / f"{suite}.json")
+    with tempfile.TemporaryDirectory() as scratch:
+        former = Path(scratch) / "former.deb"
+        try:
+            former_package(CHECKOUT, arguments.package, former)
+        except NoFormerVersion as error:
+            print(error, file=sys.stderr)
+            return 2
+        for suite in suites:
+            with_kernel_tests = arguments.kernel_tests and suite == "bookworm"
+            results[suite] = run_suite(suite, arguments.package, former, with_kernel_tests=with_kernel_tests)
+            save(results[suite], CACHE / f"{suite}.json")
     print("\n".join(table({SUITES[suite]: of_suite for suite, of_suite in results.items()})))
     if any(result.problem for of_suite in results.values() for result in of_suite):
         return 1
@@ -48,17 +55,18 @@ def main() -> int:
     return 0
 
 
-def run_suite(suite: str, package: Path, *, with_kernel_tests: bool) -> list[StepResult]:
+def run_suite(suite: str, package: Path, former: Path, *, with_kernel_tests: bool) -> list[StepResult]:
     """Run all steps in one guest, as long as it answers and the package could be installed."""
     print(f"== {SUITES[suite]}", flush=True)
     booting = image(suite, dependencies(package), with_kernel_tests=with_kernel_tests)
     with tempfile.TemporaryDirectory(prefix=".run-", dir=CACHE) as scratch:
         folder, share = Path(scratch), Path(scratch) / "share"
         shutil.copytree(GUEST, share)
-        present = Path(shutil.copy(package, share / "present.deb"))
-        former = repack(package, share / "former.deb", folder / "repack")
+        shutil.copytree(CHECKOUT / "packaging/ansible", share / "ansible")
+        shutil.copy(package, share / "present.deb")
+        shutil.copy(former, share / "former.deb")
         with booted(booting, {"share": share, "checkout": CHECKOUT}, folder) as machine:
-            host = Host(machine, f"{SHARE}/{former.name}", f"{SHARE}/{present.name}")
+            host = Host(machine, f"{SHARE}/former.deb", f"{SHARE}/present.deb")
             results = [StepResult("boot", machine.boot_seconds, machine.output("uname -r"))]
             print_result(results[-1])
             steps = [*STEPS, kernel_tests] if with_kernel_tests else STEPS
@@ -106,20 +114,6 @@ def print_journal(machine: Machine) -> None:
         print(machine.run("journalctl -q --no-pager -n 60 -u bpf-watchdog; systemctl --failed --no-pager").output)
     except GuestError as error:
         print(error)
-
-
-def repack(package: Path, target: Path, scratch: Path) -> Path:
-    """Make a package with the content of another one, a lower version, and a state file one step older."""
-    subprocess.run(["dpkg-deb", "--raw-extract", str(package), str(scratch)], check=True)
-    control = scratch / "DEBIAN/control"
-    lines = control.read_text(encoding="utf-8").splitlines()
-    lines = [f"Version: {FORMER_VERSION}" if line.startswith("Version:") else line for line in lines]
-    control.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    preinst = scratch / "DEBIAN/preinst"
-    text = re.sub(r"(?m)^known=(\d+)$", lambda known: f"known={int(known[1]) - 1}", preinst.read_text(encoding="utf-8"))
-    preinst.write_text(text, encoding="utf-8")
-    subprocess.run(["dpkg-deb", "-Znone", "--build", str(scratch), str(target)], check=True, stdout=subprocess.DEVNULL)
-    return target
 
 
 if __name__ == "__main__":
