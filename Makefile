@@ -46,6 +46,7 @@ help:
 	@echo 'make docs    the pages of docs/ as a site, in build/site'
 	@echo 'make soak    watch a mixed load for ten minutes; compare every count with the count of the load'
 	@echo 'make soak-delivery   kill a delivering process 5,000 times; check that no notification is lost (minutes)'
+	@echo 'make soak-fleet [DAEMONS=200]   many daemons and two Alertmanagers; check that each alert is notified once (ten minutes)'
 	@echo 'make soak-web   attack the web server of a daemon; compare its ticks and memory with those before (minutes)'
 	@echo 'make soak-prometheus   compare counts in a Prometheus, of sample and of a load; PICTURE=FILE draws the dashboard (8 minutes)'
 	@echo 'make test-ansible   the role for Ansible against a daemon, examples for Puppet and Salt, the hook for pre-commit (ten minutes)'
@@ -162,6 +163,11 @@ soak: setup-dev
 
 soak-delivery: setup-dev
 	@exec $(BIN)/python tests/soak/delivery.py
+
+# 200 daemons need 7 GB of memory and 8 GB of disk.
+.PHONY: soak-fleet
+soak-fleet: setup-dev
+	@exec $(SUDO) $(BIN)/python tests/soak/fleet.py $(DAEMONS)
 
 soak-web: setup-dev
 	@exec $(SUDO) $(BIN)/python tests/soak/web_server.py

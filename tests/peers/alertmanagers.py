@@ -29,7 +29,7 @@ receivers:
 class AlertmanagerProcess:
     """One Alertmanager; its files are in one folder."""
 
-    def __init__(self, folder, port, cluster_port, peer_port):
+    def __init__(self, folder, port, cluster_port, peer_port, peer_timeout_seconds):
         program = shutil.which("prometheus-alertmanager")
         assert program is not None, "these tests need Alertmanager: apt-get install prometheus-alertmanager"
         self.url = f"http://127.0.0.1:{port}"
@@ -42,7 +42,7 @@ class AlertmanagerProcess:
             f"--cluster.listen-address=127.0.0.1:{cluster_port}",
             f"--cluster.advertise-address=127.0.0.1:{cluster_port}",
             f"--cluster.peer=127.0.0.1:{peer_port}",
-            f"--cluster.peer-timeout={PEER_TIMEOUT_SECONDS}s",
+            f"--cluster.peer-timeout={peer_timeout_seconds}s",
             "--cluster.settle-timeout=2s",
             "--cluster.reconnect-interval=1s",
         ]
@@ -67,17 +67,33 @@ class AlertmanagerProcess:
         """Return its firing alerts, sorted, as (host, severity)."""
         return sorted((alert["labels"]["host"], alert["labels"]["severity"]) for alert in self.get("/api/v2/alerts"))
 
+    def count_alerts(self, rule):
+        """Return the number of its firing alerts of one rule."""
+        return len(self.get(f"/api/v2/alerts?filter=alertname%3D{rule}"))
+
+    def metric(self, name):
+        """Return the value of one of its own metrics, `name` with its labels; 0 while it does not answer."""
+        try:
+            with urllib.request.urlopen(f"{self.url}/metrics", timeout=5) as answer:
+                lines = answer.read().decode().splitlines()
+        except OSError:
+            return 0.0
+        return next((float(line.rpartition(" ")[2]) for line in lines if line.startswith(f"{name} ")), 0.0)
+
     def is_joined(self):
         """Return whether it is ready and has joined the other process."""
         cluster = self.get("/api/v2/status").get("cluster", {})
         return cluster.get("status") == "ready" and len(cluster["peers"]) == 2
 
 
-def pair(folder, url):
+def pair(folder, url, configuration=CONFIGURATION, peer_timeout_seconds=PEER_TIMEOUT_SECONDS):
     """Return two processes of one cluster that notify the webhook at `url`; the caller starts them."""
-    (folder / "alertmanager.yml").write_text(CONFIGURATION.format(url=url))
+    (folder / "alertmanager.yml").write_text(configuration.format(url=url))
     ports = [_free_port() for _ in range(4)]
-    return [AlertmanagerProcess(folder, ports[index], ports[2 + index], ports[3 - index]) for index in range(2)]
+    return [
+        AlertmanagerProcess(folder, ports[index], ports[2 + index], ports[3 - index], peer_timeout_seconds)
+        for index in range(2)
+    ]
 
 
 def notified_alerts(bodies):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import random
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -52,13 +53,25 @@ class Heartbeat:
     """
 
     def __init__(
-        self, host: HostName, problems: Callable[[], Sequence[str]], clock: Clock, log: logging.Logger
+        self,
+        host: HostName,
+        problems: Callable[[], Sequence[str]],
+        clock: Clock,
+        log: logging.Logger,
+        draw: Callable[[float, float], float] = random.uniform,
     ) -> None:
-        """Send for `host`; `problems` returns one line per problem outside ticks, such as a receiver that is down."""
+        """Send for `host`; `problems` returns one line per problem outside ticks, such as a receiver that is down.
+
+        `draw`: a random number between two.
+        """
         self._host = host
         self._problems = problems
         self._clock = clock
         self._log = log
+        self._draw = draw
+        self._has_phase = (
+            False  # of its own: all hosts of a fleet start, reload and lose the monitor at the same moment
+        )
         self._target: HeartbeatTarget | None = None
         self._rules = RulesInForce(0, "")
         self._tick_ns = SECOND_NS
@@ -74,6 +87,7 @@ class Heartbeat:
     def set_target(self, target: HeartbeatTarget | None, rules: RulesInForce) -> None:
         """Send to `target` from now on, with the facts of `rules`; None: send nothing."""
         self._target, self._rules = target, rules
+        self._has_phase = False
         if self._thread.ident is None and target is not None:
             self._start()
         self._wake_up.set()
@@ -114,7 +128,8 @@ class Heartbeat:
     def send_if_due(self) -> float | None:
         """Send a heartbeat unless ticks are late.
 
-        Return the seconds until the next one, None to wait for a target or the first tick.
+        Return the seconds until the next one, None to wait for a target or the first tick. The first one, and the
+        first one after failures, is followed by a random part of the interval.
         """
         target = self._target
         if target is None or self._ended_ns is None:
@@ -129,7 +144,11 @@ class Heartbeat:
         if sent and self._failures:
             self._log.warning("heartbeat works again: failures=%d", self._failures)
             self._failures = 0
-        return interval_seconds
+            self._has_phase = False
+        if self._has_phase:
+            return interval_seconds
+        self._has_phase = True
+        return self._draw(0.0, interval_seconds)
 
     def _send(self, target: HeartbeatTarget) -> bool:
         # Returns whether a heartbeat was sent.
@@ -163,7 +182,8 @@ class Heartbeat:
                 interval_seconds / _RETRIES,
                 reason,
             )
-        return interval_seconds / _RETRIES
+        retry_seconds = interval_seconds / _RETRIES
+        return self._draw(retry_seconds / 2, retry_seconds)
 
     def _log_suppression(self, suppressed: bool, late_ns: int) -> None:  # noqa: FBT001 - the new state
         if suppressed == self._suppressed:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from watchdog.alerts.alert import Alert
 from watchdog.clock import SECOND_NS, Clock
 from watchdog.delivery.health import Outage
+from watchdog.delivery.refresh_timer import RefreshTimer
 from watchdog.delivery.worker import Worker, error_location
 from watchdog.errors import DeliveryErrorReason, StoreError
 from watchdog.receivers.base import Receiver
@@ -191,7 +192,7 @@ class _WorkerThread:
         self._outbox_outage: Outage | None = None  # logged once, not at every try
         self._refreshed: Mapping[str, Alert] = {}  # by fingerprint; the tick replaces it as a whole
         self._host = ""
-        self._refresh_ns: int | None = 0  # alerts that fire at the start are refreshed at once
+        self._refresh_timer = RefreshTimer()
         self._thread = threading.Thread(target=self._run, name=f"deliver-{worker.name}", daemon=True)
 
     @property
@@ -262,15 +263,13 @@ class _WorkerThread:
         # Returns the CLOCK_BOOTTIME of the next refresh.
         alerts = self._refreshed
         if not alerts or (interval_seconds := self.worker.refresh_interval_seconds) is None:
-            self._refresh_ns = None
+            self._refresh_timer.stop()
             return None
-        interval_ns = round(interval_seconds * SECOND_NS)
-        if self._refresh_ns is None:
-            self._refresh_ns = self._clock.boottime_ns() + interval_ns
-        elif self._clock.boottime_ns() >= self._refresh_ns:
+        now_ns = self._clock.boottime_ns()
+        if now_ns >= self._refresh_timer.due_ns(now_ns, interval_seconds):
             self.worker.refresh(list(alerts.values()), self._host)
-            self._refresh_ns = self._clock.boottime_ns() + interval_ns
-        return self._refresh_ns
+            self._refresh_timer.refreshed(self._clock.boottime_ns(), interval_seconds)
+        return self._refresh_timer.due_ns(now_ns, interval_seconds)
 
     def _outbox_failed(self, error: str) -> None:
         reason = f"store: {error}"

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import json
 import queue
+import random
 import re
 import threading
 from collections.abc import Iterator, Sequence
@@ -37,6 +38,7 @@ from watchdog.routing.notification import Notification, NotificationReason
 
 API_PATH = "/api/v2/alerts"
 RETRY_SECONDS = 5.0
+MAX_RETRY_SECONDS = 30.0
 _MAX_PENDING_ALERTS = 1_000  # a member ends older alerts by itself, at their `endsAt`
 _MORE_THAN_A_BASE = re.compile(r"/api/v[0-9]+(?:/|$)|[?#]")
 _GIVE_THE_BASE = f"give the URL of the Alertmanager without query and without {API_PATH}, which is appended to it"
@@ -226,6 +228,7 @@ class _ClusterMember:
         self._changed = threading.Condition()
         self._pending: dict[str, tuple[int, _PostableAlert]] = {}  # by labels: expiry (CLOCK_BOOTTIME ns) and alert
         self._waiting: list[_PostOutcomes] = []  # queues that get the outcome of the next post
+        self._failures_in_row = 0
         self._pause_seconds = RETRY_SECONDS
         self._closing = False
         self._thread: threading.Thread | None = None
@@ -278,7 +281,9 @@ class _ClusterMember:
                 self._waiting = []
             failure = self._post([alert for _, alert in batch.values()]) if batch else None
             retry_after = None if failure is None else failure.retry_after_seconds
-            self._pause_seconds = max(RETRY_SECONDS, min(retry_after or 0.0, self._expiry_ns / SECOND_NS))
+            self._failures_in_row = 0 if failure is None else self._failures_in_row + 1
+            asked_seconds = min(retry_after or 0.0, self._expiry_ns / SECOND_NS)
+            self._pause_seconds = max(_retry_wait_seconds(self._failures_in_row), asked_seconds)
             with self._changed:
                 if failure is None or not failure.retryable:
                     # Alerts replaced since then are still pending.
@@ -314,6 +319,12 @@ class _ClusterMember:
     def _offset(self) -> float:
         own, learned = _clock_offset(Now.read(self._clock)), self._learned_offset
         return own if learned is None or abs(learned - own) <= _MAX_SKEW_SECONDS else learned
+
+
+def _retry_wait_seconds(failures: int) -> float:
+    """Return the seconds until a member is tried again: random, as all hosts of a fleet lose it at the same moment."""
+    upper_seconds = min(MAX_RETRY_SECONDS, RETRY_SECONDS * 2.0 ** min(max(0, failures - 1), 16))
+    return random.uniform(upper_seconds / 2, upper_seconds)  # noqa: S311 - spreads load, no secret
 
 
 def _labels_key(alert: _PostableAlert) -> str:

@@ -41,12 +41,18 @@ class HeartbeatSetup:
     def __init__(self, clock):
         self.clock = clock
         self.problems = []
+        self.share = 1.0  # of each random time
         self.monitor = FakeMonitor()
-        self.heartbeat = Heartbeat(HostName(lambda: "web-1"), self._get_problems, clock, logging.getLogger("watchdog"))
+        self.heartbeat = Heartbeat(
+            HostName(lambda: "web-1"), self._get_problems, clock, logging.getLogger("watchdog"), self._draw
+        )
         self.heartbeat._target, self.heartbeat._rules = self.monitor, RulesInForce(11, "abc")
 
     def _get_problems(self):
         return self.problems
+
+    def _draw(self, low, high):
+        return low + (high - low) * self.share
 
     def tick(self, *, succeeded=True, interval=1.0):
         self.heartbeat.record_tick(succeeded=succeeded, interval_ns=round(interval * SECOND_NS))
@@ -158,3 +164,31 @@ def test_only_type_and_location_of_a_defect_are_logged(setup, caplog):
     assert setup.heartbeat.send_if_due() == INTERVAL / 4
     assert "KeyError in test_heartbeat.py:" in caplog.text
     assert "hunter2" not in caplog.text
+
+
+def test_hosts_that_start_together_send_at_different_times_from_the_second_heartbeat_on(setup):
+    setup.share = 0.3
+    setup.tick()
+    assert setup.heartbeat.send_if_due() == 0.3 * INTERVAL
+    assert [setup.heartbeat.send_if_due() for _ in range(2)] == [INTERVAL] * 2
+
+
+def test_hosts_that_lost_the_monitor_together_send_at_different_times_again(setup):
+    setup.tick()
+    for _ in range(2):
+        setup.heartbeat.send_if_due()
+    setup.monitor.error = DeliveryError(DeliveryErrorReason.CONNECT, "hc.example.net: refused", retryable=True)
+    setup.share = 0.5
+    assert setup.heartbeat.send_if_due() == INTERVAL / 4 * 0.75
+    setup.monitor.error = None
+    assert [setup.heartbeat.send_if_due() for _ in range(2)] == [INTERVAL / 2, INTERVAL]
+
+
+def test_hosts_that_reload_together_send_at_different_times_again(setup):
+    setup.tick()
+    for _ in range(2):
+        setup.heartbeat.send_if_due()
+    setup.share = 0.4
+    setup.heartbeat.set_target(None, RulesInForce(11, "abc"))
+    setup.heartbeat._target = setup.monitor
+    assert setup.heartbeat.send_if_due() == 0.4 * INTERVAL

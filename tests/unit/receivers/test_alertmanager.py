@@ -124,6 +124,14 @@ def test_a_member_gets_missed_alerts_when_it_is_back(cluster, make_alert, make_n
     assert down.accepted_posts.empty()
 
 
+def test_hosts_that_lose_a_member_together_try_it_again_at_different_times_and_ever_more_seldom():
+    longest = (5.0, 10.0, 20.0, 30.0, 30.0)
+    for failures, upper_seconds in enumerate(longest, start=1):
+        waits = [alertmanager._retry_wait_seconds(failures) for _ in range(1_000)]
+        assert upper_seconds / 2 <= min(waits) < 0.55 * upper_seconds
+        assert 0.95 * upper_seconds < max(waits) <= upper_seconds
+
+
 def test_retry_after_of_a_member_is_obeyed(cluster, make_notification, monkeypatch):
     monkeypatch.setattr(alertmanager, "RETRY_SECONDS", 0.001)
     busy = ScriptedEndpoint("am-1", HttpResponse(429, b"", 60.0))
