@@ -96,7 +96,7 @@ def test_pre_commit_accepts_the_hook_and_it_finds_files_of_the_watchdog_only():
     )
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
     [hook] = yaml.safe_load(manifest.read_text())
-    chosen = [file for file in FILES if re.search(hook["files"], file)]
+    chosen = [file for file in FILES if re.search(hook["files"], file) and not re.search(hook["exclude"], file)]
     assert chosen == FILES[:4]
     assert check(*hook["entry"].split()[1:], "--help").returncode == 0
 
@@ -108,5 +108,7 @@ FILES = [
     "roles/x/files/rules.d/site.toml",
     "pyproject.toml",
     "rules.d/sub/a.toml",
+    "rules.d/a.test.toml",
+    "rules.d/.draft.toml",
     "my-watchdog.toml.j2",
 ]

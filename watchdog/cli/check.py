@@ -20,8 +20,9 @@ _DESCRIPTION = """\
 Check rule files and settings, and print every problem as `file:line: key: message`.
 
 PATH is a file of any name, or a folder with *.toml files. Rule files and settings are recognized by their content. A
-file in a folder called rules.d is judged with its neighbours, and with the watchdog.toml beside that folder. Without
-PATH: /etc/bpf-watchdog/watchdog.toml and /etc/bpf-watchdog/rules.d, or the shipped rules if that has no files.
+file in a folder called rules.d is judged with its neighbours, and with the watchdog.toml beside that folder, and this
+with the rules; such folders of several hosts are judged one by one. Without PATH: /etc/bpf-watchdog/watchdog.toml and
+/etc/bpf-watchdog/rules.d, or the shipped rules if that has no files.
 
 With --rules, each PATH is a candidate, judged as one file of the set that the daemon will read, in place of the file of
 the same name: the validation hook of configuration management. Its copy has another name: give the right one by --as.

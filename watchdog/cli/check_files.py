@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from watchdog.alerts import wording
+from watchdog.cli.check_hosts import RULES_FOLDER_NAME, SETTINGS_FILE_NAME, host_folder, paths_by_host
 from watchdog.cli.kernel_notes import kernel_notes
 from watchdog.clock import SECOND_NS, SystemClock
 from watchdog.config import suggestions
@@ -47,9 +48,6 @@ from watchdog.rules.language.narrower_rules import check_narrower_rules
 from watchdog.rules.language.parse_rule import RuleEnvironment
 from watchdog.rules.language.rule import Labels, Rule
 
-_RULES_FOLDER_NAME = Path(DEFAULT_RULES_FOLDER).name
-_SETTINGS_FILE_NAME = Path(DEFAULT_SETTINGS_FILE).name
-
 
 @dataclass(frozen=True, slots=True)
 class CheckRequest:
@@ -78,22 +76,31 @@ class CheckReport:
 
 
 def check_files(request: CheckRequest) -> CheckReport:
-    """Return the problems and notes of all files.
+    """Return the problems and notes of all files; those of each host are judged as a set of their own.
 
     Raises:
         NotPermitted: `here`, and this process cannot become the daemon's account.
     """
-    return _Check(request).run()
+    if request.here or request.rules_folder or request.candidate_name:  # of one daemon
+        return _Check(request).run()
+    checks = [_Check(replace(request, paths=paths)) for paths in paths_by_host(request.paths)]
+    reports = [one.run() for one in checks]
+    return CheckReport(
+        files=len(set().union(*(one.seen for one in checks))),
+        rules=sum(report.rules for report in reports),
+        problems=sorted({problem for report in reports for problem in report.problems}),
+        notes=sorted({note for report in reports for note in report.notes}),
+    )
 
 
 class _Check:
-    """One run of `check`."""
+    """The check of one set of files. `seen`: paths of all files that it opened, or tried to."""
 
     def __init__(self, request: CheckRequest) -> None:
         self._request = request
         self._report = CheckReport()
         self._documents: dict[str, Document] = {}
-        self._seen: set[str] = set()
+        self.seen: set[str] = set()
 
     def run(self) -> CheckReport:
         request, report = self._request, self._report
@@ -113,7 +120,7 @@ class _Check:
         if not rules and not report.problems and (request.here or request.rules_folder):
             place = folder or request.paths[0]
             report.problems.append(Problem(str(place), 1, "rule", "no rules found: no alert could ever fire"))
-        report.files, report.rules = len(self._seen), len(rules)
+        report.files, report.rules = len(self.seen), len(rules)
         if request.here:
             report.problems = [_with_remedy(problem) for problem in report.problems]
         report.problems.sort()
@@ -122,16 +129,16 @@ class _Check:
 
     def _open(self, file: str, *, is_implied: bool = False) -> None:
         """Open a file once. `is_implied`: the user did not name it, and may be unable to read it."""
-        if file in self._seen:
+        if file in self.seen:
             return
-        self._seen.add(file)
+        self.seen.add(file)
         here = self._request.here
         try:
             document = open_document(file, require_secrets=here, is_in_service=not here, require_trust=False)
         except ConfigError as error:
             if is_implied and not here and all(problem.denied_path for problem in error.problems):
                 self._report.notes += [replace(one, message=f"not checked: {one.message}") for one in error.problems]
-                self._seen.discard(file)
+                self.seen.discard(file)
             else:
                 self._report.problems += error.problems
         else:
@@ -161,8 +168,8 @@ class _Check:
             return _default_rules_folder(), False
         if request.candidate_name is not None:
             return Path(DEFAULT_RULES_FOLDER), True
-        parents = [Path(os.path.abspath(path)).parent for path in candidates]  # noqa: PTH100 - links stay as they are
-        return next((parent for parent in parents if parent.name == _RULES_FOLDER_NAME), None), True
+        hosts = (host_folder(path) for path in candidates)
+        return next((host / RULES_FOLDER_NAME for host in hosts if host is not None), None), True
 
     def _rule_files(self, folder: Path | None, candidates: Sequence[Path], *, is_implied: bool) -> list[str]:
         """Return the files of `folder`, with candidates in the place of those of their name; without it, all given."""
@@ -225,11 +232,9 @@ class _Check:
 
     def _implied_settings(self, folder: Path | None) -> Path | None:
         folders = [folder, *self._request.paths] if folder else self._request.paths
-        for one in folders:
-            place = Path(os.path.abspath(one))  # noqa: PTH100 - links stay as they are
-            beside = place.parent / _SETTINGS_FILE_NAME
-            if place.name == _RULES_FOLDER_NAME and os.path.lexists(beside):
-                return beside
+        for host in map(host_folder, folders):
+            if host is not None and os.path.lexists(host / SETTINGS_FILE_NAME):
+                return host / SETTINGS_FILE_NAME
         standard = Path(DEFAULT_SETTINGS_FILE)
         is_daemons = self._request.here or not self._request.paths
         return standard if is_daemons and path_exists(str(standard)) else None

@@ -359,6 +359,48 @@ def test_a_file_is_judged_where_it_stands_with_its_neighbours(bpf_watchdog, host
         ]
 
 
+@pytest.fixture
+def hosts(tmp_path):
+    """Write the files of two hosts, as a repository holds them: equal names and ids, other receivers."""
+    for name in ("web", "db"):
+        (tmp_path / name / "rules.d").mkdir(parents=True)
+        (tmp_path / name / "watchdog.toml").write_text(CONFIG.replace("oncall", f"{name}-team"))
+        (tmp_path / name / "rules.d" / "a.toml").write_text(RULE + f'receivers = ["{name}-team"]\n')
+    return tmp_path
+
+
+def test_the_files_of_each_host_are_a_set_of_their_own(bpf_watchdog, hosts):
+    rules = [hosts / name / "rules.d" / "a.toml" for name in ("web", "db")]
+    settings = [hosts / name / "watchdog.toml" for name in ("web", "db")]
+    for paths in (rules, [*rules, *settings], [file.parent for file in rules], settings):
+        assert bpf_watchdog("check", *paths) == (0, [], "4 files, 2 rules: no problems, no notes")
+    for broken in rules:
+        text = broken.read_text()
+        broken.write_text(text.replace("fire_above", "fire_abov"))
+        code, lines, _ = bpf_watchdog("check", *rules, *settings)
+        assert (code, {line.split(":")[0] for line in lines}) == (1, {str(broken)})
+        broken.write_text(text)
+
+
+def test_a_problem_of_a_file_that_hosts_share_is_reported_once(bpf_watchdog, write, hosts):
+    shared = write(CONFIG + "[sampling]\nintervall = '1s'\n", "shared.toml")
+    rules = [hosts / name / "rules.d" for name in ("web", "db")]
+    for folder in rules:
+        (folder / "a.toml").write_text(RULE)
+    code, lines, counts = bpf_watchdog("check", "--config", shared, *rules)
+    assert (code, len(lines)) == (1, 1), lines
+    assert counts == "3 files, 2 rules: 1 problem, no notes"
+
+
+def test_settings_are_judged_with_the_rules_beside_them(bpf_watchdog, host):
+    (host / "rules.d" / "a.toml").write_text(RULE + 'receivers = ["oncall"]\n')
+    (host / "watchdog.toml").write_text(CONFIG.replace("oncall", "night"))
+    assert bpf_watchdog("check", host / "watchdog.toml")[:2] == (
+        1,
+        [f'{host}/rules.d/a.toml:8: rule.receivers: unknown receiver "oncall": known are night'],
+    )
+
+
 def test_the_folder_of_the_rules_is_recognized_from_inside(bpf_watchdog, host, monkeypatch):
     (host / "rules.d" / "b.toml").write_text(RULE.replace('"r"', '"q"') + 'receivers = ["oncal"]\n')
     monkeypatch.chdir(host / "rules.d")
