@@ -121,7 +121,7 @@ def lines_of_fences(text: str) -> Iterator[str]:
             continue
         for line in block.splitlines():
             start = "^ +|: |'" if language else r"^(?:\$ )?(?:sudo )?|&& |\|\| "
-            for found in re.finditer(rf"(?:{start})bpf-watchdog (?=[a-z])(.*)", line):
+            for found in re.finditer(rf"(?:{start})(?:[\w./-]*/)?bpf-watchdog (?=[a-z])(.*)", line):
                 yield found[1].partition("'")[0] if language else found[1]
 
 

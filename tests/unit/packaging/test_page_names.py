@@ -1,0 +1,61 @@
+"""Names on the pages: targets of make and files of the checkout exist; the files of docs/start.md are right."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from watchdog.cli.check_files import CheckRequest, check_files
+
+CHECKOUT = Path(__file__).parents[3]
+PAGES = [CHECKOUT / "README.md", CHECKOUT / "CONTRIBUTING.md", *sorted((CHECKOUT / "docs").glob("*.md"))]
+CODE = re.compile(r"^```\w*\n(.*?)^```$|`([^`\n]+)`", re.MULTILINE | re.DOTALL)
+# Files of the checkout, by name or by the end of their path: "test_http.py", "integration/control/", "wire.py".
+FILE = re.compile(r"(?:[a-z_.]+/)*[a-z_.]+(?:\.py|\.bpf\.[ch])|(?:[a-z_]+/)+")
+FOLDERS = ("bpf", "packaging", "rules", "tests", "watchdog")
+
+
+def codes(page: Path) -> list[str]:
+    """Return the code of a page: its blocks, and the spans within sentences."""
+    return [block or span for block, span in CODE.findall(page.read_text())]
+
+
+def targets() -> set[str]:
+    """Return the targets of the Makefile."""
+    return set(re.findall(r"^([a-z-]+):", (CHECKOUT / "Makefile").read_text(), re.MULTILINE))
+
+
+def test_each_target_of_make_on_a_page_exists():
+    named = {
+        (page.name, target)
+        for page in PAGES
+        for code in codes(page)
+        for target in re.findall(r"(?:^|&& |sudo )make ((?!a |the )[a-z-]+)", code, re.MULTILINE)
+    }
+    assert len(named) > 30
+    assert {(page, target) for page, target in named if target not in targets()} == set()
+
+
+@pytest.mark.parametrize("name", ["architecture.md", "security.md"])
+def test_each_file_of_the_code_on_a_page_exists(name):
+    found = [path for top in FOLDERS for path in (CHECKOUT / top, *(CHECKOUT / top).rglob("*"))]
+    paths = [f"{path}/" if path.is_dir() else str(path) for path in found]
+    spans = {span for span in codes(CHECKOUT / "docs" / name) if FILE.fullmatch(span)}
+    assert len(spans) > 15
+    assert {span for span in spans if not any(path.endswith(f"/{span}") for path in paths)} == set()
+
+
+def test_check_accepts_the_files_that_the_first_pages_let_the_reader_write(tmp_path):
+    page = (CHECKOUT / "docs" / "start.md").read_text()
+    files = re.findall(r"^cat (>>?) /etc/bpf-watchdog/(\S+) <<'END'\n(.*?)^END$", page, re.MULTILINE | re.DOTALL)
+    assert [name for _, name, _ in files] == ["rules.d/held.toml", "watchdog.toml", "watchdog.toml"]
+    (tmp_path / "rules.d").mkdir()
+    reports = []
+    for redirection, name, text in files:
+        with (tmp_path / name).open("a" if redirection == ">>" else "w") as file:
+            file.write(text)
+        if name == "watchdog.toml":
+            reports.append(check_files(CheckRequest([tmp_path / "rules.d"], tmp_path / "watchdog.toml")))
+    assert [list(map(str, report.problems)) for report in reports] == [[], []]
