@@ -7,6 +7,7 @@ import os
 from collections.abc import Generator, Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from factories import FakeClock
 
@@ -15,6 +16,14 @@ from factories import FakeClock
 def clock() -> FakeClock:
     """Return a clock at 1,000 s after boot, in June 2025."""
     return FakeClock()
+
+
+def pytest_configure() -> None:
+    """Let the examples of Hypothesis take as long as they take: no test depends on how busy the machine is."""
+    settings.register_profile(
+        "busy machine", settings.default, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    )
+    settings.load_profile("busy machine")
 
 
 def pytest_collection_finish() -> None:
