@@ -1,6 +1,6 @@
 """Completions for bash, zsh and fish: static, so that a key press starts no program.
 
-usage: completions.py FOLDER: writes FOLDER/bash-completion/completions, FOLDER/zsh/vendor-completions, FOLDER/fish/…
+usage: completions.py FOLDER: writes FOLDER/bash-completion/completions, FOLDER/zsh/site-functions, FOLDER/fish/…
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from parsers import CommandSyntax, all_commands, help_text, takes_value, value_k
 PROGRAM = "bpf-watchdog"
 PLACES = {
     "bash": f"bash-completion/completions/{PROGRAM}",
-    "zsh": f"zsh/vendor-completions/_{PROGRAM}",
+    "zsh": f"zsh/site-functions/_{PROGRAM}",
     "fish": f"fish/vendor_completions.d/{PROGRAM}.fish",
 }
 _HEAD = "made by packaging/generate/completions.py from the argument parsers"

@@ -8,16 +8,13 @@ import json
 import os
 from collections.abc import Iterator
 from dataclasses import asdict
-from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from watchdog.config.settings import DEFAULT_RULES_FOLDER, DEFAULT_SETTINGS_FILE
 from watchdog.config.trusted_files import data_owners, flaws_on_path, sudo_caller
 from watchdog.errors import ConfigError, KernelUnfit
-
-if TYPE_CHECKING:
-    from watchdog.kernel.kernel_support import Finding
+from watchdog.kernel.finding import Finding
+from watchdog.kernel.python_modules import examine_modules
 
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -33,11 +30,8 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
 
 def run(args: argparse.Namespace) -> int:
     """Print the findings; return 0, or 4 if a requirement is missing."""
-    from watchdog.kernel.kernel_support import examine_host
-
     found = []
-    # The files first: `examine_host` gives up root.
-    for finding in chain(_examine_files(), examine_host()):
+    for finding in _examine():
         found.append(finding)
         if not args.json:
             print(f"{finding.verdict:<8}{finding.subject:<15}{finding.detail}", flush=True)
@@ -48,9 +42,18 @@ def run(args: argparse.Namespace) -> int:
     return KernelUnfit.exit_code if any(finding.verdict == "missing" for finding in found) else 0
 
 
+def _examine() -> Iterator[Finding]:
+    modules = examine_modules()
+    yield modules
+    if modules.verdict == "ok":
+        from watchdog.kernel.kernel_support import examine_host
+
+        yield from _examine_files()  # before `examine_host` gives up root
+        yield from examine_host()
+
+
 def _examine_files() -> Iterator[Finding]:
     """Yield a finding for each file and folder of the configuration that others can change."""
-    from watchdog.kernel.kernel_support import Finding
     from watchdog.rules.language.load import toml_files
 
     folder = os.path.dirname(DEFAULT_SETTINGS_FILE)  # noqa: PTH120

@@ -23,6 +23,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except WatchdogError as error:
         print(f"bpf-watchdog: {error}", file=sys.stderr)
         return error.exit_code
+    except ImportError as error:
+        return _report_missing_module(error)
     except KeyboardInterrupt:
         return _INTERRUPTED
     except BrokenPipeError:  # the reader of a pipe has closed it
@@ -50,6 +52,17 @@ def _can_start_thread() -> bool:
     except RuntimeError:
         return False
     return True
+
+
+def _report_missing_module(error: ImportError) -> int:
+    """Report that a module of another project is missing; return the exit code."""
+    from watchdog.kernel.python_modules import missing_module
+
+    missing = missing_module(error)
+    if missing is None:
+        raise error
+    print(f"bpf-watchdog: {missing}", file=sys.stderr)
+    return missing.exit_code
 
 
 def _report_shortage(error: OSError) -> int:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes.util
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from watchdog.clock import SystemClock
@@ -13,6 +12,7 @@ from watchdog.config.trusted_files import code_owners, sudo_caller
 from watchdog.errors import KernelUnfit, WatchdogError
 from watchdog.kernel import libbpf, privileges
 from watchdog.kernel.btf import Btf, message_probes_warning
+from watchdog.kernel.finding import Finding
 from watchdog.kernel.host_sockets import HostSocketsReader
 from watchdog.kernel.kernel_headers import kernel_types_header
 from watchdog.kernel.kernel_release import kernel_release
@@ -24,16 +24,6 @@ from watchdog.kernel.trusted_code import find_code_flaws
 
 _LOCKDOWN = Path("/sys/kernel/security/lockdown")
 _OLDEST_TESTED = (6, 1)
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """Result of one check. `verdict`: "ok", "note" (works with limits) or "missing"; `remedy`: action of the user."""
-
-    verdict: str
-    subject: str
-    detail: str
-    remedy: str = ""
 
 
 def examine_host() -> Iterator[Finding]:

@@ -231,7 +231,7 @@ def test_another_interval_is_kept_from_the_reload_on_and_systemd_waits_according
     assert manager.read_until("READY=1")[-2:] == ["STATUS=watching by 6 rules", "WATCHDOG_USEC=2000000"]
     watchdog.configure(*files, interval="1500ms")
     watchdog.reload()
-    _, interval, status = manager.read_until("READY=1")
+    *_, interval, status = manager.read_until("READY=1")  # a slow machine has raised the interval before
     assert (interval, status.partition(", ")[0]) == ("WATCHDOG_USEC=4500000", "STATUS=watching by 6 rules")
     ticks = []
     while len(ticks) < 4:

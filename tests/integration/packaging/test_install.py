@@ -30,7 +30,8 @@ def install(root, *options):
     if not vendored.exists():
         shutil.copytree(Path(tomli.__file__).parent, vendored / "tomli", ignore=shutil.ignore_patterns("*.so", "*.pyc"))
     environment = {"PATH": "/usr/bin:/bin", "DESTDIR": str(root), "PREFIX": "/usr/local", "VENDORED": str(vendored)}
-    done = run(PACKAGING / "install", *options, **environment)
+    private = ["/bin/sh", "-c", 'umask 077; exec "$0" "$@"']
+    done = run(*private, PACKAGING / "install", *options, **environment)
     assert (done.returncode, done.stderr) == (0, "")
 
 
@@ -41,7 +42,7 @@ def files(root):
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
     """Return the root folder of an installation below /usr/local; its settings were changed before a second one."""
-    root = tmp_path_factory.mktemp("installation") / "root"
+    root = tmp_path_factory.mktemp("installation") / "the root"
     install(root, "--no-compile")
     (root / "etc/bpf-watchdog/watchdog.toml").write_text("# by hand\n")
     install(root)
@@ -74,6 +75,40 @@ def test_an_installation_has_every_file_of_the_program_and_no_other(root):
     expected |= {name for name in files(CHECKOUT / "watchdog") if "__pycache__" not in name}
 
     assert {name for name in files(modules) if "__pycache__" not in name} == expected
+
+
+@pytest.mark.parametrize("prefix", ["/opt/our programs", "usr", "/opt/a#b", "/opt/a&b"])
+def test_a_prefix_that_no_first_line_of_a_script_can_have_is_refused(tmp_path, prefix):
+    done = run(
+        PACKAGING / "install", PATH="/usr/bin:/bin", DESTDIR=str(tmp_path), PREFIX=prefix, VENDORED=str(tmp_path)
+    )
+
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == f"PREFIX must be an absolute path of letters, digits and / . _ + -, not '{prefix}'\n"
+    assert not files(tmp_path)
+
+
+def test_the_completions_are_where_a_shell_reads_them(root):
+    path = "usr/local/share/zsh/site-functions"
+    assert f"/{path}" in run("zsh", "-fc", "print -l $fpath").stdout.splitlines()
+
+    assert (root / path / "_bpf-watchdog").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "first_line"),
+    [(["run"], "bpf-watchdog: Python module missing for {python}: numpy: install python3-numpy "),
+     (["doctor"], "missing modules        Python modules missing for {python}: apscheduler, numpy, ")],
+)  # fmt: skip
+def test_a_missing_module_is_named_with_its_package(root, arguments, first_line):
+    python = root / "usr/local/lib/bpf-watchdog/bin/python3"
+    # Without the distribution's modules. -S: not even those of this host.
+    modules = root / "usr/local/lib/bpf-watchdog/lib/python3/site-packages"
+    start = f"import sys; sys.path.append({str(modules)!r}); from watchdog.cli.main import main; sys.exit(main())"
+    done = run(python, "-I", "-S", "-c", start, *arguments)
+
+    assert done.returncode == 4
+    assert (done.stdout + done.stderr).startswith(first_line.format(python=python))
 
 
 def test_everybody_can_read_what_is_installed(root):

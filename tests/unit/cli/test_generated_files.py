@@ -97,7 +97,7 @@ def test_fish_completes_commands_actions_options_and_values(made):
 
 
 def test_zsh_has_a_function_for_each_command_with_each_of_its_options(made):
-    text = (made / "zsh" / "vendor-completions" / "_bpf-watchdog").read_text()
+    text = (made / "zsh" / "site-functions" / "_bpf-watchdog").read_text()
     assert text.startswith("#compdef bpf-watchdog\n")
     for words, options in COMMAND_LINES:
         name = "_".join(("_bpf_watchdog", *(word.replace("-", "_") for word in words)))
