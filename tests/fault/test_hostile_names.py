@@ -50,6 +50,7 @@ SETTINGS = {
     "email": {"host": "127.0.0.1", "tls": "none", "from": "watchdog@example.net", "to": ["oncall@example.net"]},
     "journald": {},
     "pagerduty": {"routing_key": "0123456789abcdef" * 2},
+    "syslog": {"format": "rfc5424"},
 }
 SECRETS = {
     r"(?:.*_)?(?:routing|integration)_key_file": "0123456789abcdef" * 2,
