@@ -2,7 +2,7 @@
 
 # Debian packages of the daemon, and those of its tests and checks.
 PACKAGES      := python3 python3-venv python3-bpfcc libbpf1 tzdata
-TEST_PACKAGES := fish gcc groff iperf3 iproute2 nftables nginx openssl prometheus prometheus-alertmanager redis-tools rsyslog \
+TEST_PACKAGES := fish gcc groff iperf3 iproute2 man-db mandoc nftables nginx openssl prometheus prometheus-alertmanager redis-tools rsyslog \
 		 rsyslog-gnutls rsyslog-openssl strace systemd util-linux wrk zsh
 # Peers and traffic generators of the benchmarks.
 BENCH_PACKAGES := bpftrace gcc iperf3 libbpf-tools redis-tools

@@ -6,9 +6,13 @@ usage: man_pages.py FOLDER: writes FOLDER/man1/bpf-watchdog.1 and so on
 from __future__ import annotations
 
 import argparse
+import datetime as dt
 import json
+import os
 import re
 import sys
+import textwrap
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -56,10 +60,16 @@ def _escape(text: str) -> str:
     return r"\&" + escaped if escaped.startswith((".", "'")) else escaped
 
 
+def _date() -> str:
+    """Return the day of the page: that of $SOURCE_DATE_EPOCH in a build (reproducible-builds.org), else today."""
+    at = dt.datetime.fromtimestamp(int(os.environ.get("SOURCE_DATE_EPOCH", time.time())), dt.UTC)
+    return at.strftime("%Y-%m-%d")
+
+
 def _head(page: str, section: int, purpose: str) -> str:
     name = _escape(page)
     return (
-        f'.TH {page.upper()} {section} "" "bpf\\-watchdog {__version__}" "bpf\\-watchdog"\n'
+        f'.TH {page.upper()} {section} "{_date()}" "bpf\\-watchdog {__version__}" "bpf\\-watchdog"\n'
         f".SH NAME\n{name} \\- {_escape(purpose)}\n"
     )
 
@@ -107,14 +117,30 @@ def commands_page() -> str:
 
 def _command(command: CommandSyntax) -> Iterator[str]:
     if command.words:
-        rest = " [\\fIOPTION\\fR...]" if not command.choices else f" \\fI{'|'.join(map(_escape, command.choices))}\\fR"
-        names = "".join(f" \\fI{_escape(value_name(one))}\\fR" for one in command.arguments)
+        required = "".join(f" {_option(option)}" for option in command.options if option.required)
+        actions = "|".join(f"\\fB{_escape(name)}\\fR" for name in command.choices)
+        names = "".join(map(_argument, command.arguments))
+        rest = f"{required} [\\fIOPTION\\fR...]{f' [{actions}]' if actions else ''}"
         yield f".PP\n\\fBbpf\\-watchdog {_escape(' '.join(command.words))}\\fR{rest}{names}\n"
         yield _paragraphs(command.description)
     for argument in command.arguments:
-        yield f".TP\n.I {_escape(value_name(argument))}\n{_escape(help_text(argument))}\n"
+        yield f".TP\n.I {_escape(value_name(argument))}\n{_escape(help_text(argument))}{_choices(argument)}\n"
     for option in command.options:
-        yield f".TP\n{_option(option)}\n{_escape(help_text(option))}\n"
+        yield f".TP\n{_option(option)}\n{_escape(help_text(option))}{_choices(option)}\n"
+
+
+def _argument(argument: argparse.Action) -> str:
+    """Return an argument of a synopsis: "[NAME=VALUE...]"."""
+    name = f"\\fI{_escape(value_name(argument))}\\fR"
+    more = "..." if argument.nargs in {"*", "+"} else ""
+    return f" [{name}{more}]" if argument.nargs in {"*", "?"} else f" {name}{more}"
+
+
+def _choices(action: argparse.Action) -> str:
+    """Return the values that are possible, unless the help has them."""
+    values = [] if action.choices is None else [*map(str, action.choices)]
+    has_each = all(value in help_text(action) for value in values)
+    return "" if has_each else _escape(f". One of: {', '.join(values)}.")
 
 
 def _option(option: argparse.Action) -> str:
@@ -155,13 +181,15 @@ def settings_page() -> str:
         own = {key: value for key, value in one["properties"].items() if key not in common}
         keys = "".join(_keys(own)) or ".PP\nNo further keys.\n"
         parts.append(f'.SH "[[receiver]] of type {_escape(one["title"])}"\n{keys}')
+    parts += [".SH CONDITIONS\n.PP\nKeys of where, source and target.\n", *_keys(schema["definitions"])]
     parts.append('.SH "SEE ALSO"\n.BR bpf\\-watchdog (1),\n.BR bpf\\-watchdog\\-rules (5)\n')
     return "".join(parts)
 
 
 def rules_page() -> str:
     """Return bpf-watchdog-rules(5)."""
-    properties = _schema("rules")["properties"]
+    schema = _schema("rules")
+    properties = schema["properties"]
     rule = properties["rule"]["items"]["properties"]
     parts = [
         _head("bpf-watchdog-rules", 5, "rule files of bpf-watchdog"),
@@ -181,7 +209,7 @@ def rules_page() -> str:
         table = node.get("items", node)
         if name != "where" and "properties" in table:
             parts.append(f'.SH "{_escape(_header(f"rule.{name}", node))}"\n{"".join(_keys(table["properties"]))}')
-    parts += [".SH DIMENSIONS\n.PP\nNames in by, where and distinct:NAME.\n", *_keys(rule["where"]["properties"])]
+    parts += [".SH DIMENSIONS\n.PP\nNames in by, where and distinct:NAME.\n", *_keys(schema["definitions"])]
     parts.append('.SH "SEE ALSO"\n.BR bpf\\-watchdog (1),\n.BR bpf\\-watchdog.toml (5)\n')
     return "".join(parts)
 
@@ -197,13 +225,51 @@ def _header(name: str, node: Mapping[str, Any]) -> str:
 
 def _keys(properties: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
     for key, node in properties.items():
-        yield f".TP\n.B {_escape(key)}\n{_escape(node.get('description', ''))}{_values(node)}\n"
+        yield f".TP\n\\fB{_escape(key)}\\fR ({_type(node)})\n{_escape(node.get('description', ''))}{_values(node)}\n"
+
+
+_TYPES = {
+    "string": "text",
+    "integer": "integer",
+    "number": "number",
+    "boolean": "true or false",
+    "array": "list",
+    "object": "table",
+}
+
+
+def _type(node: Mapping[str, Any]) -> str:
+    """Return the types that a value can have: "text", "number, text or table"."""
+    if node.get("pattern", "").startswith(r"^(?=\d)"):
+        return "duration"
+    types = list(dict.fromkeys(_TYPES[one["type"]] for one in node.get("anyOf", [node])))
+    *others, last = types
+    return f"{', '.join(others)} or {last}" if others else last
 
 
 def _values(node: Mapping[str, Any]) -> str:
-    if "enum" not in node or len(node["enum"]) == 1:
-        return ""
-    return _escape(f" One of: {', '.join(node['enum'])}.")
+    if "minimum" in node and "maximum" in node:
+        return _escape(f" From {node['minimum']:,} to {node['maximum']:,}.")
+    listed = [value for one in node.get("anyOf", [node]) for value in one.get("enum", ())]
+    values = [value for value in listed if not value.startswith("!")]  # excluding is the notation of every condition
+    return _escape(f" One of: {', '.join(values)}.") if len(values) > 1 else ""
+
+
+_LINE = 78  # characters of a line of roff
+
+
+def tidy(page: str) -> str:
+    """Return the page with short lines, and without a paragraph at the begin of a section, as mandoc(1) wants it."""
+    lines: list[str] = []
+    is_filled = True
+    for line in re.sub(r"^(\.SH .*\n)\.PP\n", r"\1", page, flags=re.MULTILINE).splitlines():
+        is_filled = (is_filled and line != ".nf") or line == ".fi"
+        if not is_filled or line.startswith("."):
+            lines.append(line)
+        else:
+            wrapped = textwrap.wrap(line, _LINE, break_long_words=False, break_on_hyphens=False)
+            lines += (r"\&" + one if one.startswith((".", "'")) else one for one in wrapped)
+    return "\n".join([*lines, ""])
 
 
 PAGES = {
@@ -218,7 +284,7 @@ def main() -> None:
     for place, make in PAGES.items():
         file = Path(sys.argv[1]) / place
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(make(), encoding="utf-8")
+        file.write_text(tidy(make()), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 from watchdog.config.document import secret_forms
-from watchdog.measure.catalogue import DIMENSIONS, METRICS
+from watchdog.measure.catalogue import DIMENSIONS, METRICS, Dimension, DimensionKind
 from watchdog.receivers.registry import RECEIVER_TYPES
+from watchdog.receivers.syslog.syslog_receiver import FACILITIES
+from watchdog.routing.alert_matching import ROUTE_DIMENSIONS
 
 CHECKOUT = Path(__file__).parents[2]
 FOLDER = CHECKOUT / "watchdog" / "cli" / "schemas"
@@ -33,9 +35,14 @@ BOOLEAN: Schema = {"type": "boolean"}
 _UNITS = ("d", "h", "m", "s", "ms", "us")
 _AMOUNTS = "".join(rf"(\d{{1,9}}(\.\d{{1,9}})?{unit})?" for unit in _UNITS)
 DURATION: Schema = {"type": "string", "pattern": rf"^(?=\d){_AMOUNTS}$"}
-LEVEL: Schema = {"anyOf": [{"type": "number"}, TEXT]}
+LEVEL: Schema = {"anyOf": [{"type": "number"}, {"type": "string", "pattern": r"^-?\d"}]}
 VALUE: Schema = {"anyOf": [{"type": "string"}, {"type": "integer"}]}
-CONDITION: Schema = {"anyOf": [*VALUE["anyOf"], {"type": "array", "items": VALUE, "minItems": 1}]}
+ADDRESS: Schema = {"type": "string", "pattern": "^$|^[Hh][Tt][Tt][Pp][Ss]?://"}
+PATH: Schema = {"type": "string", "pattern": "^/"}
+# An empty text stands for no value where a key has no default.
+_MAY_BE_EMPTY: Schema = {"type": "string"}
+_PATH_OR_NONE: Schema = {"type": "string", "pattern": "^(/|$)"}
+_MAIL: Schema = {"type": "string", "pattern": "@"}
 LABELS: Schema = {
     "type": "object",
     "patternProperties": {"^[a-zA-Z_][a-zA-Z0-9_]{0,63}$": TEXT},
@@ -100,15 +107,20 @@ def _from_rows(rows: Iterable[Row], types: Schema) -> Schema:
         if row.kind == "secret":
             forms = secret_forms(row.key)
             for form in forms:
-                kind = types.get(row.key, TEXT) if form == row.key else TEXT
-                properties[form] = {"description": _secret_hover(row, form), **kind}
+                kind = types.get(row.key, TEXT) if form == row.key else PATH if form == f"{row.key}_file" else TEXT
+                properties[form] = _described(_secret_hover(row, form), kind)
             if row.default == "required":
                 conditions.append({"anyOf": [{"required": [form]} for form in forms]})
             conditions += ({"not": {"required": list(pair)}} for pair in combinations(forms, 2))
         else:
-            properties[row.key] = {"description": _hover(row), **(types.get(row.key) or _kind(row))}
+            properties[row.key] = _described(_hover(row), types.get(row.key) or _kind(row))
             required += [row.key] if row.default == "required" else []
     return _table(properties, required, **({"allOf": conditions} if conditions else {}))
+
+
+def _described(text: str, kind: Schema) -> Schema:
+    """Return the schema of a key with its text to hover: its meaning and, where it has units, their notation."""
+    return {"description": text + _NOTATIONS.get(json.dumps(kind), ""), **kind}
 
 
 def _secret_hover(row: Row, form: str) -> str:
@@ -136,19 +148,80 @@ def _kind(row: Row) -> Schema:
     raise ValueError(f"no schema for {row}")
 
 
+# ----------------------------------------------------------------------------------------------------------- conditions
+
+_LIST = r"^!?@[a-z][a-z0-9_-]*$"
+_PATTERNS: Mapping[DimensionKind, str] = {
+    DimensionKind.NUMBER: r"^!?\d{1,10}(-\d{1,10})?$",
+    DimensionKind.ADDRESS: r"^!?[0-9A-Fa-f.:]+(/[0-9]{1,3})?$",
+    DimensionKind.CHOICE: r"[*?\[]",  # a glob; the values themselves are listed
+}
+
+
+def _condition(dimension: Dimension) -> Schema:
+    """Return the schema of the values that a condition on `dimension` can have, for one or a list of them."""
+    pattern = _PATTERNS.get(dimension.kind)
+    kinds: list[Schema] = [{"type": "string"} if pattern is None else {"type": "string", "pattern": pattern}]
+    if pattern is not None:
+        kinds.append({"type": "string", "pattern": _LIST})
+    if dimension.kind is DimensionKind.NUMBER:
+        kinds.append({"type": "integer", "minimum": dimension.minimum, "maximum": dimension.maximum})
+    if dimension.kind is DimensionKind.CHOICE:
+        choices = [*dimension.choices, *(f"!{choice}" for choice in dimension.choices)]
+        kinds.insert(0, {"type": "string", "enum": choices})
+    array = {"type": "array", "items": {"anyOf": kinds}, "minItems": 1}
+    return {"description": f"{dimension.meaning[:1].upper()}{dimension.meaning[1:]}.", "anyOf": [*kinds, array]}
+
+
+def _conditions(dimensions: Mapping[str, Dimension]) -> Schema:
+    """Return the properties of a table of conditions; they are in `_definitions` of the same dimensions."""
+    return {name: {"$ref": f"#/definitions/{name}"} for name in sorted(dimensions)}
+
+
+def _definitions(dimensions: Mapping[str, Dimension]) -> Schema:
+    return {name: _condition(one) for name, one in sorted(dimensions.items())}
+
+
+_WHERE: Schema = _table(_conditions(DIMENSIONS))
+# Rules can have further labels, which a file of settings does not know.
+_OTHER_LABEL: Schema = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]}
+_MATCHERS: Schema = {
+    "type": "object",
+    "properties": _conditions(ROUTE_DIMENSIONS),
+    "additionalProperties": _OTHER_LABEL,
+}
+_SOME_MATCHERS: Schema = {**_MATCHERS, "minProperties": 1}
+
 # ------------------------------------------------------------------------------------------------------------- settings
 
 _COLUMNS = ("type", "default", "meaning")
-_MATCHERS: Schema = {"type": "object", "additionalProperties": CONDITION}
+_SOME_TEXTS: Schema = {**TEXTS, "minItems": 1}
 _HEADERS: Schema = {"type": "object", "additionalProperties": TEXT}
 _ENUMS = {
     "email": {"tls": ["starttls", "implicit", "none"]},
-    "syslog": {"format": ["rfc5424", "local"], "framing": ["octet-counting", "lf"]},
+    "syslog": {"format": ["rfc5424", "local"], "framing": ["octet-counting", "lf"], "facility": sorted(FACILITIES)},
+}
+_COMMON: Schema = {
+    **dict.fromkeys(("ca_file", "cert_file"), _PATH_OR_NONE),
+    **dict.fromkeys(("escalate_to", "username"), _MAY_BE_EMPTY),
+    "rate_limit": {"type": "string", "pattern": "^none$|/"},
 }
 _TYPES: dict[str, Schema] = {
-    "alertmanager": {"urls": TEXTS},
-    "email": {"port": {"type": "integer", "minimum": 1, "maximum": 65_535}},
-    "webhook": {"headers": _HEADERS, "template": {"anyOf": [TEXT, {"type": "object"}]}},
+    "alertmanager": {"urls": _SOME_TEXTS},
+    "command": {"command": {"type": "array", "items": [PATH], "additionalItems": TEXT, "minItems": 1}},
+    "email": {
+        "port": {"type": "integer", "minimum": 1, "maximum": 65_535},
+        "from": _MAIL,
+        "to": {"type": "array", "items": _MAIL, "minItems": 1},
+    },
+    "webhook": {"headers": _HEADERS, "template": {"anyOf": [{"type": "string"}, {"type": "object"}]}},
+}
+_TABLE_TYPES: dict[str, Schema] = {
+    "docs": {"runbook_base": ADDRESS},
+    "log": {"format": {"type": "string", "enum": ["text", "json"]}},
+    "routing": {"default": _SOME_TEXTS},
+    "networks": dict.fromkeys(("country_file", "asn_file"), _PATH_OR_NONE),
+    "web": {"listen": {"type": "string", "pattern": "^$|:"}},
 }
 
 
@@ -156,27 +229,25 @@ def settings_schema() -> Schema:
     """Return the schema of watchdog.toml."""
     types = {
         "labels": LABELS,
-        **{table: _settings_table(table) for table in _tables_of_settings()},
-        "route": _array(_section("`[[route]]`", {"where": _MATCHERS})),
-        "mute": _array(_section("`[[mute]]`", {"where": _MATCHERS})),
-        "inhibit": _array(_section("`[[inhibit]]`", {"source": _MATCHERS, "target": _MATCHERS})),
+        "generator_url": ADDRESS,
+        **{table: _section(f"`[{table}]`", _TABLE_TYPES.get(table, {})) for table in _tables_of_settings()},
+        "route": _array(_section("`[[route]]`", {"where": _MATCHERS, "receivers": _SOME_TEXTS})),
+        "mute": _array(_section("`[[mute]]`", {"where": _MATCHERS, "times": {"anyOf": [TEXT, _SOME_TEXTS]}})),
+        "inhibit": _array(_section("`[[inhibit]]`", {"source": _SOME_MATCHERS, "target": _SOME_MATCHERS})),
         "receiver": _array({"oneOf": [_receiver(name) for name in RECEIVER_TYPES]}),
         "heartbeat": _section(
-            "`[heartbeat]`", {"headers": _HEADERS, "method": {"type": "string", "enum": ["POST", "GET"]}}
+            "`[heartbeat]`", {**_COMMON, "headers": _HEADERS, "method": {"type": "string", "enum": ["POST", "GET"]}}
         ),
     }
     root = _section("Tables of the file", types)
-    return {"$schema": _DRAFT, "title": "watchdog.toml, the settings of bpf-watchdog", **root}
+    head = {"$schema": _DRAFT, "title": "watchdog.toml, the settings of bpf-watchdog"}
+    return {**head, "definitions": _definitions(ROUTE_DIMENSIONS), **root}
 
 
 def _tables_of_settings() -> Iterator[str]:
     for row in _rows(_SETTINGS_PAGE, "Tables of the file", _COLUMNS):
         if row.kind == "table" and row.key not in {"labels", "heartbeat"}:
             yield row.key
-
-
-def _settings_table(name: str) -> Schema:
-    return _section(f"`[{name}]`", {})
 
 
 def _section(section: str, types: Schema) -> Schema:
@@ -195,10 +266,22 @@ def _receiver(name: str) -> Schema:
     types: Schema = {
         "name": {"type": "string", "pattern": "^[a-z][a-z0-9_-]{0,63}$"},
         "type": {"type": "string", "enum": [name]},
+        **_COMMON,
         **_TYPES.get(name, {}),
         **enums,
     }
-    return {"title": name, **_from_rows([*common, *own], types)}
+    table = _from_rows([*common, *own], types)
+    if name == "slack":
+        table["allOf"] += _slack_conditions()
+    return {"title": name, **table}
+
+
+def _slack_conditions() -> list[Schema]:
+    """Return the conditions of a webhook, or a bot with its channel."""
+    webhooks = [{"required": [form]} for form in secret_forms("webhook_url")]
+    bots = [{"required": ["channel", form]} for form in secret_forms("bot_token")]
+    of_bots = [{"required": [key]} for key in ("channel", *secret_forms("bot_token"), *secret_forms("api_url"))]
+    return [{"anyOf": [*webhooks, *bots]}, {"not": {"allOf": [{"anyOf": webhooks}, {"anyOf": of_bots}]}}]
 
 
 def _beside_another(row: Row) -> Row:
@@ -209,8 +292,8 @@ def _beside_another(row: Row) -> Row:
 # ---------------------------------------------------------------------------------------------------------------- rules
 
 _DIMENSION: Schema = {"type": "string", "enum": sorted(DIMENSIONS)}
-_WHERE: Schema = _table({name: {"description": one.meaning, **CONDITION} for name, one in sorted(DIMENSIONS.items())})
-_LEVELS: Schema = {"anyOf": [*LEVEL["anyOf"], _table({"warning": LEVEL, "critical": LEVEL}, minProperties=1)]}
+_LEVELS: Schema = {"anyOf": [*LEVEL["anyOf"], _table({"warning": LEVEL, "critical": LEVEL})]}
+_SOME_WHERE: Schema = {**_WHERE, "minProperties": 1}
 _ID: Schema = {"type": "string", "pattern": "^[a-z0-9][a-z0-9-]{0,63}$"}
 _RARITY: Schema = {"anyOf": [DURATION, _table({"warning": DURATION, "critical": DURATION}, minProperties=1)]}
 _STAT: Schema = {
@@ -223,10 +306,18 @@ _STAT: Schema = {
 }
 
 
+_EXPRESSION: Schema = {"type": "string", "pattern": "[^A-Za-z0-9_]"}  # several words, or one with blanks
+_FIRES = ("fire_above", "fire_below", "baseline", "novelty")
+_NEEDED: list[Schema] = [
+    {"anyOf": [{"required": ["stat", "window"]}, {"required": ["novelty"]}]},
+    {"anyOf": [{"required": [key]} for key in _FIRES]},
+]
+
+
 def rules_schema() -> Schema:
     """Return the schema of rule files."""
     rule = _rule_properties()
-    required = ["id", "summary", "metric"]  # stat and window are not, with novelty
+    required = ["id", "summary", "metric"]
     override = {**rule, "enabled": {**rule["enabled"], "description": "`false`: the shipped rule is not in force."}}
     lists: Schema = {"type": "array", "items": VALUE, "minItems": 1}
     properties = {
@@ -236,37 +327,47 @@ def rules_schema() -> Schema:
             "patternProperties": {"^[a-z][a-z0-9_-]*$": lists},
             "additionalProperties": False,
         },
-        "rule": {"description": "A rule.", **_array(_table(rule, required))},
-        "override": {"description": "Changes of single keys of a shipped rule.", **_array(_table(override, ["id"]))},
+        "rule": {"description": "A rule.", **_array(_table(rule, required, allOf=_NEEDED))},
+        "override": {
+            "description": "Changes of single keys of a shipped rule.",
+            **_array(_table(override, ["id"], minProperties=2)),
+        },
     }
-    return {"$schema": _DRAFT, "title": "A rule file of bpf-watchdog", **_table(properties)}
+    head = {"$schema": _DRAFT, "title": "A rule file of bpf-watchdog"}
+    return {**head, "definitions": _definitions(DIMENSIONS), **_table(properties)}
 
 
 def _rule_properties() -> Schema:
     types: Schema = {
         "id": _ID,
         "summary": TEXT,
-        "metric": {"anyOf": [{"type": "string", "enum": sorted(METRICS)}, TEXT]},
+        "metric": {"anyOf": [{"type": "string", "enum": sorted(METRICS)}, _EXPRESSION]},
         "stat": _STAT,
         "by": {"type": "array", "items": _DIMENSION},
         "where": _WHERE,
-        "only_if": TEXT,
+        "only_if": {"type": "string", "pattern": "[<>]"},
         "baseline": _sub_table("Baselines", _BASELINE_TYPES, "key of `[rule.baseline]`"),
         "hits": {"type": "string", "pattern": r"^\s*\d+\s+of\s+\d+\s*$"},
         "absent": {"type": "string", "enum": ["fire", "keep", "resolve"]},
         "runbook": {"type": "string", "pattern": "^https?://"},
-        "except": _array(_sub_table("Exceptions", {"where": _WHERE, "until": _DAY}, "key")),
+        "except": _array(_sub_table("Exceptions", {"where": _SOME_WHERE, "until": _DAY}, "key")),
         "labels": LABELS,
         "novelty": _sub_table("Novelty", _NOVELTY_TYPES, "key"),
         **dict.fromkeys(("fire_above", "fire_below", "clear_above", "clear_below"), _LEVELS),
         **dict.fromkeys(("window", "for", "keep_firing_for", "absent_for"), DURATION),
-        **dict.fromkeys(("receivers", "unless_firing", "inhibits"), TEXTS),
+        "receivers": _SOME_TEXTS,
+        **dict.fromkeys(("unless_firing", "inhibits"), TEXTS),
         **dict.fromkeys(("send_resolved", "enabled"), BOOLEAN),
     }
     rows = {row.key: row for row in _rows(_RULES_PAGE, "Keys", ("required", "meaning"))}
-    return {key: {"description": _hover(row), **types[key]} for key, row in rows.items()}
+    return {key: _described(_hover(row), types[key]) for key, row in rows.items()}
 
 
+_NOTATIONS = {
+    json.dumps(DURATION): ' A duration, in d, h, m, s, ms, us: "90s", "1h30m".',
+    **dict.fromkeys(map(json.dumps, (LEVEL, _LEVELS)), ' A number, or a text with a unit: "100MB", "250ms", "5%".'),
+    json.dumps(_RARITY): ' Durations, in d and h: "30d".',
+}
 _DAY: Schema = {"type": "string", "pattern": r"^\d{4}-\d{2}-\d{2}$"}
 _BASELINE_TYPES: Schema = {
     "floor": LEVEL,
@@ -296,7 +397,7 @@ def _sub_table(section: str, types: Schema, head: str) -> Schema:
         meaning = values.get("meaning", cells[-1])
         for key in re.findall(r"`(\w+)`", keys):
             row = Row(key, "", values.get("default", ""), _plain(meaning))
-            properties[key] = {"description": _hover(row), **types.get(key, TEXT)}
+            properties[key] = _described(_hover(row), types.get(key, TEXT))
             if values.get("required") == "yes" or meaning.startswith("required"):
                 required.append(key)
     return _table(properties, required)

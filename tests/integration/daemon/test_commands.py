@@ -134,7 +134,7 @@ def test_a_refused_reload_prints_every_problem_and_reaches_status_and_receiver(
         True,
         True,
     )
-    assert ask_status(watchdog).count(problem) == 1
+    assert " ".join(ask_status(watchdog).split()).count(problem) == 1  # long lines go on below themselves
     assert [alert["rule"] for alert in answer(watchdog, "alerts")] == ["watchdog-reload-refused"]
     rules.write_text(right)
     assert ask(watchdog, "reload").startswith("reloaded: ")

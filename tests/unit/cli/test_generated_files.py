@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -20,7 +21,8 @@ SCHEMAS = CHECKOUT / "watchdog" / "cli" / "schemas"
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     folder = tmp_path_factory.mktemp("share")
-    subprocess.run([sys.executable, GENERATORS / "man_pages.py", folder / "man"], check=True)
+    at = {**os.environ, "SOURCE_DATE_EPOCH": "1750000000"}
+    subprocess.run([sys.executable, GENERATORS / "man_pages.py", folder / "man"], check=True, env=at)
     subprocess.run([sys.executable, GENERATORS / "completions.py", folder], check=True)
     return folder
 
@@ -31,6 +33,14 @@ def paths(parser, words=()):
     yield words, [name for one in parser._actions if one.help != "==SUPPRESS==" for name in one.option_strings]
     for name, action in (group.choices if group else {}).items():
         yield from paths(action, (*words, name))
+
+
+def actions_of(words):
+    """Return the options and arguments of a command that its help shows."""
+    parser = parser_of(words[0])
+    for word in words:
+        parser = next(one for one in parser._actions if isinstance(one.choices, dict)).choices[word]
+    return [one for one in parser._actions if one.help != "==SUPPRESS==" and not isinstance(one.choices, dict)]
 
 
 COMMAND_LINES = [line for name in COMMANDS for line in paths(parser_of(name)) if line[0]]
@@ -122,20 +132,74 @@ def test_the_man_page_has_each_command_with_each_of_its_options(made):
     assert re.search(r"EXIT STATUS 0 ok 1 problem found 2 usage 3 daemon not reachable 4 not permitted or .* 75 ", page)
 
 
+@pytest.mark.parametrize("place", ["man1/bpf-watchdog.1", "man5/bpf-watchdog.toml.5", "man5/bpf-watchdog-rules.5"])
+def test_the_pages_are_clean(made, place):
+    linted = subprocess.run(
+        ["mandoc", "-T", "lint", made / "man" / place], stdout=subprocess.PIPE, text=True, check=False
+    )
+    long_words = re.compile(
+        r".*STYLE: input text line longer than 80 bytes: .*"
+    )  # an address, or a list without blanks
+    assert [line for line in linted.stdout.splitlines() if not long_words.fullmatch(line)] == []
+    shown = subprocess.run(
+        ["man", "--warnings", "-l", made / "man" / place],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "LC_ALL": "C.UTF-8", "MANWIDTH": "80", "MANPAGER": "cat"},
+    )
+    assert (shown.stderr, "2025-06-15" in shown.stdout) == ("", True)
+
+
+def test_the_man_page_has_each_choice_of_values(made):
+    page = rendered(made, "man1/bpf-watchdog.1")
+    for words, _ in COMMAND_LINES:
+        _, _, section = page.partition(f" {' '.join(words).upper()} bpf-watchdog {' '.join(words)}")
+        for action in actions_of(words):
+            named = action.option_strings[0] if action.option_strings else action.metavar
+            found = re.search(rf" {re.escape(named)}[ ,].{{0,600}}", section)
+            assert found, (words, named)
+            assert all(str(value) in found[0] for value in action.choices or ()), (words, named)
+
+
+def described(node):
+    """Yield each key below a node of a schema, with its own node."""
+    for key, one in {**node.get("properties", {}), **node.get("definitions", {})}.items():
+        if "$ref" not in one:
+            yield key, one
+        yield from described(one)
+    for one in (*node.get("oneOf", ()), *([node["items"]] if isinstance(node.get("items"), dict) else [])):
+        yield from described(one)
+
+
+TYPES = {
+    "string": "text|duration",
+    "integer": "integer",
+    "boolean": "true or false",
+    "array": "list",
+    "object": "table",
+}
+WITH_BRACKETS = {"lists", "rule", "override"}  # tables on a page; the keys of an override are those of a rule
+
+
 @pytest.mark.parametrize(("kind", "place"), [("settings", "bpf-watchdog.toml.5"), ("rules", "bpf-watchdog-rules.5")])
-def test_the_pages_of_the_files_have_each_key(made, kind, place):
-    page = rendered(made, f"man5/{place}")
-
-    def descriptions(node):
-        if isinstance(node, dict):
-            for key, one in node.get("properties", {}).items():
-                yield f"{key} {one.get('description', '')}"
-                yield from descriptions(one)
-            yield from descriptions(node.get("items"))
-            for one in node.get("oneOf", []):
-                yield from descriptions(one)
-
-    wanted = set(descriptions(json.loads((SCHEMAS / f"{kind}.json").read_text())))
-    missing = [one for one in wanted if " ".join(one.replace("`", "").replace("…", "...").split()) not in page]
-    tables = {"lists", "rule", "override"}  # with brackets on the page; the keys of an override are those of a rule
-    assert [one for one in missing if one.split()[0] not in tables and "shipped rule is not" not in one] == []
+def test_the_pages_of_the_files_have_each_key_with_its_type_meaning_default_and_values(made, kind, place):
+    page = rendered(made, f"man5/{place}").replace("\\", "")
+    missing, count = [], 0
+    for key, node in described(json.loads((SCHEMAS / f"{kind}.json").read_text())):
+        if key in WITH_BRACKETS or "shipped rule is not in force" in node["description"]:
+            continue
+        meaning = re.escape(
+            " ".join(node["description"].replace("`", "").replace("…", "...").replace("\\", "").split())
+        )
+        types = TYPES.get(node.get("type"), "[a-z, ]+")
+        found = re.search(
+            rf"{key} \(({types})\) {meaning}(?: One of: ([^.]+)\.)?(?: From ([\d,]+) to ([\d,]+)\.)?", page
+        )
+        values = node.get("enum", [])
+        wrong = found is None or (len(values) > 1 and set(found[2].split(", ")) != {*values})
+        limits = None if "minimum" not in node else (f"{node['minimum']:,}", f"{node['maximum']:,}")
+        missing += [key] if wrong or (limits and found.groups()[2:] != limits) else []
+        count += 1
+    assert count > 50
+    assert missing == []
