@@ -267,8 +267,8 @@ class _WorkerThread:
             return None
         now_ns = self._clock.boottime_ns()
         if now_ns >= self._refresh_timer.due_ns(now_ns, interval_seconds):
-            self.worker.refresh(list(alerts.values()), self._host)
-            self._refresh_timer.refreshed(self._clock.boottime_ns(), interval_seconds)
+            succeeded = self.worker.refresh(list(alerts.values()), self._host)
+            self._refresh_timer.refreshed(self._clock.boottime_ns(), interval_seconds, succeeded=succeeded)
         return self._refresh_timer.due_ns(now_ns, interval_seconds)
 
     def _outbox_failed(self, error: str) -> None:

@@ -11,6 +11,8 @@ from collections.abc import Callable
 
 from watchdog.clock import SECOND_NS
 
+_RETRY_SHARES = (1 / 12, 1 / 4)  # of the interval: the wait after a failed refresh lies between these
+
 
 class RefreshTimer:
     """Due times of one receiver; all times are CLOCK_BOOTTIME in ns."""
@@ -19,6 +21,7 @@ class RefreshTimer:
         """Be due at once: alerts that fire at a start are refreshed at once. `draw`: a random number between two."""
         self._draw = draw
         self._due_ns: int | None = 0
+        self._has_phase = False
 
     def stop(self) -> None:
         """Forget the phase: nothing fires any more."""
@@ -27,13 +30,21 @@ class RefreshTimer:
     def due_ns(self, now_ns: int, interval_seconds: float) -> int:
         """Return the time of the next refresh, at most `interval_seconds` from now."""
         if self._due_ns is None:
-            self._due_ns = now_ns + self._phase_ns(interval_seconds)
+            self._due_ns = now_ns + round(self._draw(0.0, interval_seconds) * SECOND_NS)
+            self._has_phase = True
         return self._due_ns
 
-    def refreshed(self, now_ns: int, interval_seconds: float) -> None:
-        """Take `now_ns` as the end of the refresh that was due."""
-        is_first = self._due_ns == 0
-        self._due_ns = now_ns + (self._phase_ns(interval_seconds) if is_first else round(interval_seconds * SECOND_NS))
+    def refreshed(self, now_ns: int, interval_seconds: float, *, succeeded: bool) -> None:
+        """Take `now_ns` as the end of the refresh that was due.
 
-    def _phase_ns(self, interval_seconds: float) -> int:
-        return round(self._draw(0.0, interval_seconds) * SECOND_NS)
+        After a failed one the next is soon, so that the receiver gets the alerts before it ends them itself. The first
+        one that succeeds begins a new phase: all hosts of a fleet see the end of an outage at the same moment.
+        """
+        if not succeeded:
+            wait_seconds = self._draw(*(interval_seconds * share for share in _RETRY_SHARES))
+        elif self._has_phase:
+            wait_seconds = interval_seconds
+        else:
+            wait_seconds = self._draw(0.0, interval_seconds)
+        self._has_phase = succeeded
+        self._due_ns = now_ns + round(wait_seconds * SECOND_NS)

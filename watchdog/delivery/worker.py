@@ -161,11 +161,14 @@ class Worker:
                 return self._outbox.next_due_ns(self.name)
             self._unrecorded = self._attempt(attempt)
 
-    def refresh(self, alerts: Sequence[Alert], host: str) -> None:
-        """Send `alerts` to the receiver again as firing; a failed refresh is counted, logged and not repeated."""
+    def refresh(self, alerts: Sequence[Alert], host: str) -> bool:
+        """Send `alerts` to the receiver again as firing; a failed refresh is counted and logged.
+
+        Return whether the receiver has them. During a wait that it asked for nothing is sent.
+        """
         now_ns = self._clock.boottime_ns()
         if now_ns < self._held_until_ns or self._last_begin_ns is not None:
-            return
+            return False
         self._renew_receiver()
         problem: str | None = None
         self.health.attempt_started()
@@ -184,6 +187,7 @@ class Worker:
         elif problem is None and self._refresh_error is not None:
             self._log.warning("refresh works again: receiver=%s", self.name)
         self._refresh_error = problem
+        return problem is None
 
     def set_deadline(self, last_begin_ns: int, deadline_ns: int | None = None) -> None:
         """Begin no attempt from `last_begin_ns` of CLOCK_BOOTTIME on, and end those begun meanwhile at `deadline_ns`.

@@ -14,13 +14,17 @@ HOSTS = 3_000
 MINUTES = 5
 
 
-def refresh_times(timer, since_ns, took_ns=0):
-    """Return the times of the refreshes of one host from `since_ns` on, each of which takes `took_ns`."""
+def refresh_times(timer, since_ns, took_ns=0, outage_ns=(0, 0)):
+    """Return the times of the refreshes of one host from `since_ns` on that arrived.
+
+    Each takes `took_ns`; those within `outage_ns` fail.
+    """
     times_ns, now_ns = [], since_ns
     while (due_ns := max(now_ns, timer.due_ns(now_ns, INTERVAL))) < since_ns + MINUTES * INTERVAL * SECOND_NS:
-        times_ns.append(due_ns)
+        arrived = not outage_ns[0] <= due_ns < outage_ns[1]
+        times_ns += [due_ns] * arrived
         now_ns = due_ns + took_ns
-        timer.refreshed(now_ns, INTERVAL)
+        timer.refreshed(now_ns, INTERVAL, succeeded=arrived)
     return times_ns
 
 
@@ -61,3 +65,13 @@ def test_after_a_time_without_alerts_the_phase_is_drawn_anew():
     first_ns = refresh_times(timer, 10**12)[1] - 10**12
     timer.stop()
     assert refresh_times(timer, 10**13)[0] - 10**13 != first_ns
+
+
+def test_after_an_outage_alerts_are_refreshed_soon_and_evenly_from_then_on():
+    since_ns, outage_ns = 10**12, (10**12 + 90 * SECOND_NS, 10**12 + 190 * SECOND_NS)
+    later_ns = []
+    for timer in make_fleet(stopped=True):
+        times_ns = [at_ns for at_ns in refresh_times(timer, since_ns, outage_ns=outage_ns) if at_ns >= outage_ns[1]]
+        assert times_ns[0] <= outage_ns[1] + INTERVAL / 4 * SECOND_NS
+        later_ns += [at_ns for at_ns in times_ns if at_ns >= outage_ns[1] + INTERVAL * SECOND_NS]
+    assert busiest_second(later_ns) < 2 * HOSTS / INTERVAL

@@ -552,10 +552,10 @@ def test_during_retry_after_the_receiver_is_not_refreshed(deliver, store, clock)
     worker = deliver(receiver)
     put(store, make_notification("n1"))
     worker.deliver_due()
-    worker.refresh([], "web-1")
+    assert not worker.refresh([], "web-1")
     assert refreshed == []
     clock.advance(30)
-    worker.refresh([], "web-1")
+    assert worker.refresh([], "web-1")
     assert len(refreshed) == 1
 
 
