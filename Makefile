@@ -31,7 +31,7 @@ unexport PYTHONHOME PYTHONPATH PIP_USER PIP_TARGET PIP_PREFIX VIRTUAL_ENV
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help setup setup-dev setup-deb packages packages-dev account run demo schemas test test-kernels test-deb test-system test-wheel test-versions \
-	test-ansible test-page pictures fuzz lint soak soak-delivery soak-web bench bench-delivery dist deb release-check install uninstall
+	test-deb-suite test-ansible test-page pictures fuzz lint soak soak-delivery soak-web bench bench-delivery dist deb release-check install uninstall
 
 help:
 	@echo 'make run     watch this host in the foreground with the shipped rules (root, or sudo)'
@@ -55,6 +55,7 @@ help:
 	@echo 'make bench-delivery   disturb delivery here and in Alertmanager; compare the notifications (ten minutes)'
 	@echo 'make deb     build the Debian package (12 and 13) into dist/; make dist: source distribution and wheel'
 	@echo 'make test-deb [RELEASES="bookworm trixie"]   install, remove and purge the package in bare systems of each release'
+	@echo 'make test-deb-suite [RELEASES="bookworm trixie"] [SUITE="tests/unit"]   tests with each release'\''s own Python and modules'
 	@echo 'make test-wheel   install the wheel into an environment over the system'\''s Python, and use it'
 	@echo 'make test-versions   tests of the HTTP transport with each supported version of requests and urllib3'
 	@echo 'make release-check   versions, changelog, licences; each package built twice as the same bytes'
@@ -225,6 +226,15 @@ test-deb: RELEASES ?= bookworm trixie
 test-deb: deb
 	@packaging/ensure-packages $(CHROOT_PACKAGES)
 	@exec $(SUDO) $(BIN)/python tests/deb/bare_systems.py dist/*.deb $(RELEASES)
+
+# The tests that use no kernel program, and some of those that do, with this host's kernel.
+test-deb-suite: RELEASES ?= bookworm trixie
+test-deb-suite: SUITE ?= $(PARALLEL_TESTS) tests/kernel/test_loader.py tests/integration/daemon/test_delivery.py
+test-deb-suite: deb
+	@packaging/ensure-packages $(CHROOT_PACKAGES)
+	@exec $(SUDO) $(BIN)/python tests/deb/suite.py dist/*.deb $(RELEASES) \
+		--parallel '$(filter $(addsuffix %,$(PARALLEL_TESTS)),$(SUITE))' \
+		--serial '$(filter-out $(addsuffix %,$(PARALLEL_TESTS)),$(SUITE))'
 
 # The whole life of the package on a host. SYSTEM="--document docs/system-test.md" writes the page of its results.
 test-system: deb

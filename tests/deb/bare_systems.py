@@ -1,29 +1,21 @@
 """Install, use, upgrade, remove and purge the Debian package in bare systems; `make test-deb` runs it.
 
-usage: bare_systems.py [--unit-tests] DEB RELEASE …
+usage: bare_systems.py DEB RELEASE …
 
-Nothing runs as process 1 in there, so the service is enabled and not started. `--unit-tests`: instead run tests/unit
-with the release's own Python and modules.
+Nothing runs as process 1 in there, so the service is enabled and not started.
 """
 
 from __future__ import annotations
 
 import argparse
-import shlex
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
-import tomllib
 from pathlib import Path
 
-from chroot import Chroot, bare_system
-
-CHECKOUT = Path(__file__).parents[2]
-APT = "apt-get -qq -o Acquire::Retries=3 -o Dpkg::Use-Pty=0"
-CHECKERS = ("clang-format", "import-linter", "mypy", "pytest-cov", "ruff", "types-")  # of the extra dev, no tests' need
-TEST_PACKAGES = "python3-venv ca-certificates git iproute2 openssl gcc libc6-dev prometheus"
+from chroot import APT, Chroot, bare_system, field
 
 INSTALLED = """
 test "$(bpf-watchdog --version)" = "bpf-watchdog $VERSION"
@@ -53,6 +45,43 @@ with sqlite3.connect("/var/lib/bpf-watchdog/state.sqlite3") as connection:
     connection.execute(f"PRAGMA user_version = {int(sys.argv[1])}")
 """
 
+# The first call of a program of postinst ends dpkg and postinst, as a crash or a loss of power does.
+KILLER = """
+mkdir /tmp/killer
+cat >/tmp/killer/systemd-sysusers <<'END'
+#!/bin/sh
+dpkg=$(sed -n 's/^PPid:[^0-9]*//p' "/proc/$PPID/status")
+kill -KILL "$dpkg" "$PPID"
+END
+chmod 755 /tmp/killer/systemd-sysusers
+! PATH=/tmp/killer:$PATH dpkg --install /tmp/watchdog.deb
+rm -r /tmp/killer
+test "$(dpkg-query -f '${db:Status-Status}' -W bpf-watchdog)" = half-configured
+dpkg --configure --pending
+"""
+
+# What belongs to others: a folder mounted among the rules, the target of a link, the group's other members.
+SHARED = """
+mkdir /srv/rules /srv/secrets /var/lib/bpf-watchdog
+touch /srv/rules/precious /srv/secrets/precious
+mount --bind /srv/rules /etc/bpf-watchdog/rules.d
+mount -t tmpfs none /var/lib/bpf-watchdog
+touch /var/lib/bpf-watchdog/state.sqlite3
+dpkg --purge bpf-watchdog
+test -e /srv/rules/precious
+test -z "$(ls -A /var/lib/bpf-watchdog)"
+umount /etc/bpf-watchdog/rules.d /var/lib/bpf-watchdog
+rm -r /etc/bpf-watchdog /var/lib/bpf-watchdog
+dpkg --install /tmp/watchdog.deb
+rm -r /etc/bpf-watchdog/secrets
+ln -s /srv/secrets /etc/bpf-watchdog/secrets
+ln -s /srv/rules /var/lib/bpf-watchdog
+dpkg --purge bpf-watchdog
+test -e /srv/rules/precious
+test -e /srv/secrets/precious
+rm -r /srv/rules /srv/secrets
+"""
+
 
 class Checks:
     """The checks of one release; each prints a line with its time."""
@@ -70,10 +99,9 @@ class Checks:
             self.install(system)
             self.upgrade(system)
             self.remove_and_purge(system)
+            self.rare_purges(system)
             after = system.entries()
-        depends = subprocess.run(
-            ["dpkg-deb", "--field", self.package, "Depends"], capture_output=True, text=True, check=True
-        ).stdout.strip()
+        depends = field(self.package, "Depends")
         with bare_system(self.release) as system:
             system.run(f"{APT} update && {APT} satisfy --yes --no-install-recommends '{depends}'")
             before = system.entries()
@@ -84,10 +112,7 @@ class Checks:
     def install(self, system: Chroot) -> None:
         shutil.copy(self.package, system.root / "tmp/watchdog.deb")
         system.run(f"{APT} update && {APT} install --yes --no-install-recommends /tmp/watchdog.deb")
-        version = subprocess.run(
-            ["dpkg-deb", "--field", self.package, "Version"], capture_output=True, text=True, check=True
-        ).stdout.strip()
-        system.run(f"VERSION={version}\n{INSTALLED}")
+        system.run(f"VERSION={field(self.package, 'Version')}\n{INSTALLED}")
         self.report("installed by apt with all that it needs; the command runs")
         doctor = system.run("bpf-watchdog doctor", check=False)
         assert doctor.returncode in {0, 4}, doctor.stdout  # 4: this host's kernel is unfit
@@ -127,56 +152,39 @@ class Checks:
         system.run(f"install -d -o bpf-watchdog /var/lib/bpf-watchdog; python3 -c '{STATE}' {version}")
 
     def remove_and_purge(self, system: Chroot) -> None:
-        system.run(f"rm /tmp/newer.deb /tmp/watchdog.deb; {APT} remove --yes bpf-watchdog")
+        system.run(f"rm /tmp/newer.deb; {APT} remove --yes bpf-watchdog")
         system.run("test ! -e /usr/lib/bpf-watchdog; test ! -e /usr/bin/bpf-watchdog; test -e /etc/bpf-watchdog")
-        system.run("test -e /var/lib/bpf-watchdog/state.sqlite3; ! ps -e -o comm= 2>/dev/null | grep bpf-watchdog")
+        system.run("test -e /var/lib/bpf-watchdog/state.sqlite3")
         self.report("removed: settings and state are kept")
+        system.run(
+            "rm -r /etc/bpf-watchdog; dpkg --install /tmp/watchdog.deb; cd /etc/bpf-watchdog;"
+            "test \"$(stat -c '%U:%G %a' . rules.d secrets | uniq)\" = 'root:bpf-watchdog 750';"
+            "bpf-watchdog check --here"
+        )
+        self.report("installed again without the former settings: the folders are as new ones are")
+        # All that an administrator can have added: a mask of the unit, a drop-in, another member of the group.
+        system.run(
+            "systemctl mask bpf-watchdog; usermod --append --groups bpf-watchdog games;"
+            "mkdir /etc/systemd/system/bpf-watchdog.service.d; touch /etc/bpf-watchdog/secrets/.hidden"
+        )
         system.run(f"{APT} purge --yes bpf-watchdog; ! dpkg-query -W bpf-watchdog")
-        system.run("! id bpf-watchdog")
+        system.run("! getent passwd bpf-watchdog; ! getent group bpf-watchdog")
+        self.report("purged")
 
-    def unit_tests(self) -> None:
-        extras = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-        tools = shlex.join(name for name in extras["dev"] if not name.startswith(CHECKERS))
-        with bare_system(self.release) as system:
-            depends = subprocess.run(
-                ["dpkg-deb", "--field", self.package, "Depends"], capture_output=True, text=True, check=True
-            ).stdout.strip()
-            system.run(
-                f"{APT} update && {APT} satisfy --yes --no-install-recommends '{depends}' && "
-                f"{APT} install --yes --no-install-recommends {TEST_PACKAGES}"
-            )
-            for settings in (Path("/etc/pip.conf"), Path("/etc/ssl/certs/ca-certificates.crt")):
-                if settings.exists():
-                    shutil.copy(settings, system.root / str(settings)[1:])
-            system.run(
-                "python3 -m venv --system-site-packages /venv && "
-                f"/venv/bin/pip --quiet install 'tomli>=2.5' {tools} && useradd --system bpf-watchdog"
-            )
-            self.report("tests begin with " + system.run("python3 --version").stdout.strip())
-            done = system.run(
-                "cp -R /checkout /tmp/checkout && cd /tmp/checkout && rm -rf .venv && "
-                "/venv/bin/pip --quiet install --no-deps --editable . && "
-                "/venv/bin/python -m pytest -q -p no:cacheprovider -r f --tb short tests/unit",
-                check=False,
-                own_pids=False,  # as the kernel sees them
-                binds=f"{CHECKOUT}:/checkout",
-            )
-            print(done.stdout[-6_000:])
-            assert done.returncode == 0, "unit tests failed"
+    def rare_purges(self, system: Chroot) -> None:
+        system.run(f"{KILLER}\nVERSION={field(self.package, 'Version')}\n{INSTALLED}")
+        self.report("an interrupted installation is completed")
+        system.run(f"dpkg --purge bpf-watchdog; dpkg --install /tmp/watchdog.deb; {SHARED}\nrm /tmp/watchdog.deb")
+        self.report("a purge spares what is mounted or linked")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--unit-tests", action="store_true")
     parser.add_argument("package", type=Path)
     parser.add_argument("releases", nargs="+")
     arguments = parser.parse_args()
     for release in arguments.releases:
-        checks = Checks(arguments.package, release)
-        if arguments.unit_tests:
-            checks.unit_tests()
-        else:
-            checks.run()
+        Checks(arguments.package, release).run()
 
 
 if __name__ == "__main__":

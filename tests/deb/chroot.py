@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 CACHE = Path(os.environ.get("WATCHDOG_CHROOT_CACHE", "/var/tmp/bpf-watchdog-bare-systems"))
+APT = "apt-get -qq -o Acquire::Retries=3 -o Dpkg::Use-Pty=0"
 
 # Mounts are private to the command.
 _ENTER = """
@@ -22,11 +23,6 @@ mount --rbind --make-rslave /sys "$1/sys"
 mount --rbind --make-rslave /dev "$1/dev"
 root=$1
 shift
-for bind in $BINDS; do
-    mkdir -p "$root${bind#*:}"
-    mount --bind "${bind%:*}" "$root${bind#*:}"
-    mount -o remount,bind,ro "$root${bind#*:}"
-done
 # Not chroot(8) alone: within a changed root the kernel refuses namespaces of users.
 cd "$root"
 pivot_root . mnt
@@ -61,19 +57,18 @@ class Chroot:
         self.root = root
 
     def run(
-        self, script: str, *, check: bool = True, binds: str = "", own_pids: bool = True
+        self, script: str, *, check: bool = True, own_pids: bool = True, show: bool = False
     ) -> subprocess.CompletedProcess[str]:
         """Run a script of /bin/sh -eu; return its output, stdout and stderr together.
 
-        `binds`: folders of this host, `FROM:TO` with a space between two, mounted read-only.
         `own_pids`: a namespace for its processes, which end with it; without it they have the host's numbers.
+        `show`: print the output instead, while it comes.
         """
         namespaces = ["--mount", "--pid", "--fork"] if own_pids else ["--mount"]
         command = ["unshare", *namespaces, "/bin/sh", "-euc", _ENTER, "enter", str(self.root)]
         environment = {
             name: value for name, value in os.environ.items() if name.lower().endswith("_proxy") or name == "PIP_CERT"
         } | {
-            "BINDS": binds,
             "DEBIAN_FRONTEND": "noninteractive",
             "HOME": "/root",
             "LC_ALL": "C.UTF-8",
@@ -83,7 +78,7 @@ class Chroot:
             [*command, "/bin/sh", "-euc", script],
             env=environment,
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
+            stdout=None if show else subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
             check=False,
@@ -110,6 +105,12 @@ class Chroot:
             yield name, (stat.filemode(status.st_mode), status.st_uid, status.st_gid, content)
             if stat.S_ISDIR(status.st_mode):
                 yield from self._entries(path)
+
+
+def field(package: Path, name: str) -> str:
+    """Return a field of the control file of a Debian package."""
+    command = ["dpkg-deb", "--field", package, name]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
 @contextmanager
