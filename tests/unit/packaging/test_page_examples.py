@@ -25,7 +25,7 @@ COUNTRY_FILE = "/var/lib/GeoIP/GeoLite2-Country.mmdb"  # as the pages have it
 # Facts that only the reader's host knows: secrets, certificates, programs.
 OF_ANOTHER_HOST = re.compile(r"(not checked: )?cannot read '/etc/bpf-watchdog/|cannot run '/usr/local/bin/")
 FENCE = re.compile(r"^ *```(\w*)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
-# What stands for the user's own value, and one such value.
+# Placeholders on the pages, each with a value of its kind.
 PLACEHOLDERS = {
     "NAME=PATTERN…": "process=nginx",
     "NAME=PATTERN": "process=nginx",

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -102,6 +105,28 @@ def test_every_metric_of_the_catalogue_is_there(totals):
     names = {family.name for family in parse_text(page(totals).body.decode())}
     for metric in METRICS.values():
         assert name_of(metric) in names
+
+
+def names_on_the_page(text, known):
+    """Return the names on a page: a name after `…_` has the begin of the full one before it that makes a known name."""
+    found, full = set(), ""
+    for name in re.findall(r"(?:bpf_watchdog|…)_\w+", text):
+        if not name.startswith("…"):
+            full = name
+        parts = full.split("_")
+        begins = ["_".join(parts[:count]) for count in range(2, len(parts))] if name.startswith("…") else [""]
+        found.add(next((one for begin in begins if (one := begin + name.removeprefix("…")) in known), name))
+    return found
+
+
+def test_the_page_on_prometheus_has_each_metric_and_no_other(totals):
+    text = (Path(__file__).parents[3] / "docs" / "prometheus.md").read_text()
+    health = replace(HEALTH, program_runs={"on_state": (1, 0.1)})
+    families = parse_text(page(totals, health=health).body.decode())
+    names = {family.name + "_total" * (family.type == "counter") for family in families}
+    names = {name for name in names if name.startswith("bpf_watchdog_")}
+    of_queries = {f"{name}_bucket" for name in names}
+    assert names_on_the_page(text, names) - of_queries == names
 
 
 def test_a_pair_has_at_most_120_series(totals):
