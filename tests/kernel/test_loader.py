@@ -47,7 +47,7 @@ def interpreter(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("script", "text"),
     [
-        ("kill -KILL $$", "the loader ended without a message: killed by SIGKILL"),
+        ("echo no memory >&2; kill -KILL $$", "the loader ended without a message: killed by SIGKILL"),
         ("echo no memory >&2; kill -ABRT $$", "the loader ended without a message: killed by SIGABRT\nno memory"),
         ("echo defect >&2; exit 3", "the loader ended without a message: exit code 3\ndefect"),
         ("exit 0", "the loader ended without a message"),
@@ -61,6 +61,8 @@ def test_a_loader_that_ends_early_is_described_and_tried_again_later(interpreter
     assert caught.value.text == text
     assert caught.value.exit_code == os.EX_TEMPFAIL
     assert ("free 300 MB" in caught.value.remedy) == ("KILL" in script)
+    # The remedy follows its message; the output of the compiler is below both.
+    assert str(caught.value).endswith("no memory") == ("no memory" in script)
 
 
 def test_a_loader_that_cannot_be_started_is_tried_again_later(monkeypatch):

@@ -361,7 +361,9 @@ def _run_loader(
                 child.wait()
                 compiler_output.seek(0)
                 output = compiler_output.read().decode(errors="replace").strip()[-_MAX_COMPILER_OUTPUT:]
-                raise type(error)(f"{text}\n{output}".strip(), remedy=remedy) from error
+                if remedy:  # beside the message, not at the end of the compiler's output
+                    raise type(error)(text, remedy=f"{remedy}\n{output}".strip()) from error
+                raise type(error)(f"{text}\n{output}".strip()) from error
             except BaseException:  # Ctrl-C, or a stop of the service: do not wait for the compiler
                 child.kill()
                 raise

@@ -28,6 +28,7 @@ _NAMES = {CAP_PERFMON: "CAP_PERFMON", CAP_BPF: "CAP_BPF"}
 _PR_SET_KEEPCAPS, _PR_SET_NO_NEW_PRIVS, _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL = 8, 38, 47, 4
 _CAPABILITY_VERSION_3 = 0x20080522
 _SELF = Path("/proc/self/status")
+_HOST_USER_NAMESPACE = "user:[4026531837]"  # PROC_USER_INIT_INO, include/linux/proc_ns.h
 # Same as in packaging/ensure-account.
 CREATE_ACCOUNT_COMMAND = (
     f"useradd --system --uid 61087 --user-group --no-create-home --shell /usr/sbin/nologin {ACCOUNT}"
@@ -85,7 +86,13 @@ def effective_capabilities() -> set[int]:
 
 
 def _status(file: Path) -> dict[str, str]:
-    lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
+    try:
+        text = file.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        if Path("/proc/self").exists():
+            raise
+        raise NotPermitted("no /proc here", remedy="mount -t proc proc /proc") from error
+    lines = text.splitlines()
     return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
 
 
@@ -115,10 +122,11 @@ def without_capabilities() -> Iterator[None]:
 
 
 def require_capabilities(capabilities: Iterable[int]) -> None:
-    """Check that this process has the capabilities.
+    """Check that this process has the capabilities, and that they count for the kernel of the host.
 
     Raises:
-        NotPermitted: one is missing; with the names of the missing ones.
+        NotPermitted: one is missing, with the names of the missing ones; or they are those of a user namespace only,
+            which bpf(2) does not accept (bpf_capable() in include/linux/capability.h).
     """
     missing = sorted(capability_name(number) for number in set(capabilities) - effective_capabilities())
     if missing:
@@ -126,6 +134,11 @@ def require_capabilities(capabilities: Iterable[int]) -> None:
             f"{' and '.join(missing)} missing",
             remedy="run as root, or as a systemd service with AmbientCapabilities=CAP_BPF CAP_PERFMON"
             " (see packaging/systemd/)",
+        )
+    if os.readlink("/proc/self/ns/user") != _HOST_USER_NAMESPACE:
+        raise NotPermitted(
+            "capabilities of a user namespace, which do not permit to load BPF programs",
+            remedy="run it on the host, or in a container without a user namespace (a privileged one)",
         )
 
 

@@ -17,6 +17,7 @@ import pytest
 from watchdog.kernel.handover import LoaderStep
 
 PATIENCE = 60.0  # well below the loader's own limit of 240 s
+ON_THE_HOST = "run it on the host, or in a container without a user namespace (a privileged one)"
 AS_NOBODY = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
 
 
@@ -139,6 +140,32 @@ def test_missing_privileges_are_reported_before_any_other_problem(watchdog, open
         "bpf-watchdog: CAP_BPF and CAP_PERFMON missing: run as root, or as a systemd service with "
         "AmbientCapabilities=CAP_BPF CAP_PERFMON (see packaging/systemd/)\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        (
+            ["unshare", "--user", "--map-root-user"],
+            f"capabilities of a user namespace, which do not permit to load BPF programs: {ON_THE_HOST}",
+        ),
+        (
+            ["unshare", "--mount", "/bin/sh", "-c", 'mount -t tmpfs none /proc && exec "$@"', "sh"],
+            "no /proc here: mount -t proc proc /proc",
+        ),
+        (
+            ["unshare", "--mount", "/bin/sh", "-c", 'mount -t tmpfs none /sys/kernel/btf && exec "$@"', "sh"],
+            "the kernel has no BTF (/sys/kernel/btf/vmlinux): boot one built with CONFIG_DEBUG_INFO_BTF=y",
+        ),
+    ],
+    ids=["user namespace", "proc", "BTF"],
+)
+def test_a_container_that_lacks_something_is_told_in_a_line(watchdog, server, storm, refused, command, message):
+    watchdog.configure({"hook": server.as_receiver()}, {"storm": storm.rule()})
+    code, log = refused(*command)
+
+    assert (code, log.splitlines()[0]) == (4, f"bpf-watchdog: {message}")
+    assert "Traceback" not in log
 
 
 # --------------------------------------------------------------------------------------------- systemd, the journal
