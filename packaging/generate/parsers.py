@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import enum
 import importlib.util
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
+from pathlib import Path
 from types import ModuleType
 from unittest.mock import MagicMock
 
@@ -37,6 +40,8 @@ class _Placeholders(MetaPathFinder, Loader):
 sys.meta_path.append(_Placeholders())
 
 from watchdog.cli.commands import COMMANDS, overview_parser, parser_of  # noqa: E402
+from watchdog.measure.catalogue import DIMENSIONS  # noqa: E402
+from watchdog.selftest.runner import CHECK_MODULES  # noqa: E402
 
 
 @dataclass(frozen=True)
@@ -107,11 +112,56 @@ def value_name(option: argparse.Action) -> str:
     return option.metavar if isinstance(option.metavar, str) else (option.dest or "").upper()
 
 
-def value_kind(option: argparse.Action) -> str:
-    """Return the kind of files that a value is: "file", "folder", or "" for other values."""
-    return {"FILE": "file", "PATH": "file", "SOCKET": "file", "CANDIDATE": "file", "DIR": "folder"}.get(
-        value_name(option), ""
+class ValueKind(enum.Enum):
+    """Kind of the values that a shell can complete. `RECEIVER`, `RULE`: names from the files in /etc."""
+
+    FILE = enum.auto()
+    FOLDER = enum.auto()
+    RECEIVER = enum.auto()
+    RULE = enum.auto()
+    MATCHER = enum.auto()  # begins with a name of `value_words` and "="
+    WORD = enum.auto()  # one of `value_words`
+    OTHER = enum.auto()
+
+
+_KINDS = {
+    **dict.fromkeys(("FILE", "PATH", "SOCKET", "CANDIDATE"), ValueKind.FILE),
+    **dict.fromkeys(("NAME=PATTERN", "NAME=VALUE"), ValueKind.MATCHER),
+    "DIR": ValueKind.FOLDER,
+    "RECEIVER": ValueKind.RECEIVER,
+    "RULE": ValueKind.RULE,
+    "DIM,…": ValueKind.WORD,
+}
+
+
+def value_kind(action: argparse.Action) -> ValueKind:
+    """Return the kind of the values of an option or argument."""
+    if action.choices is not None or _is_check(action):
+        return ValueKind.WORD
+    return ValueKind.RECEIVER if action.dest == "receiver" else _KINDS.get(value_name(action), ValueKind.OTHER)
+
+
+def value_words(action: argparse.Action) -> tuple[str, ...]:
+    """Return the words that a value is, or begins with: choices, dimensions, checks of `selftest`."""
+    if action.choices is not None:
+        return tuple(map(str, action.choices))
+    if _is_check(action):
+        return tuple(CHECK_MODULES)
+    return tuple(sorted(DIMENSIONS)) if value_kind(action) in {ValueKind.MATCHER, ValueKind.WORD} else ()
+
+
+def _is_check(action: argparse.Action) -> bool:
+    return (
+        not action.option_strings
+        and action.dest == "names"
+        and all(one in (action.help or "") for one in CHECK_MODULES)
     )
+
+
+def shipped_rules() -> list[str]:
+    """Return the ids of the shipped rules."""
+    files = (Path(__file__).parents[2] / "rules").glob("*.toml")
+    return sorted(one for file in files for one in re.findall(r'^id = "(.+?)"$', file.read_text(), re.MULTILINE))
 
 
 def help_text(action: argparse.Action) -> str:
