@@ -53,6 +53,7 @@ help:
 	@echo 'make test-page   the status page in a headless Chromium, checked by axe-core; make pictures: those of docs/images'
 	@echo 'make bench   measure cost and latency on this host'
 	@echo 'make bench-delivery   disturb delivery here and in Alertmanager; compare the notifications (ten minutes)'
+	@echo 'make bench-fleet   memory and CPU of Alertmanagers and of a Prometheus by the number of hosts (a quarter of an hour)'
 	@echo 'make deb     build the Debian package (12 and 13) into dist/; make dist: source distribution and wheel'
 	@echo 'make test-deb [RELEASES="bookworm trixie"]   install, remove and purge the package in bare systems of each release'
 	@echo 'make test-deb-suite [RELEASES="bookworm trixie"] [SUITE="tests/unit"]   tests with each release'\''s own Python and modules'
@@ -203,6 +204,10 @@ soak-prometheus: setup-dev
 bench: setup
 	@packaging/ensure-packages $(BENCH_PACKAGES)
 	@exec $(SUDO) $(BIN)/python tests/bench/everything.py
+
+.PHONY: bench-fleet
+bench-fleet: setup-dev
+	@exec $(SUDO) $(BIN)/python tests/bench/bench_fleet.py
 
 bench-delivery: setup
 	@packaging/ensure-packages $(DELIVERY_PACKAGES)

@@ -38,7 +38,7 @@ from watchdog.routing.notification import Notification, NotificationReason
 
 API_PATH = "/api/v2/alerts"
 RETRY_SECONDS = 5.0
-MAX_RETRY_SECONDS = 30.0
+MAX_RETRY_SECONDS = 10.0  # a member that lags behind another one can notify of an alert that has ended
 _MAX_PENDING_ALERTS = 1_000  # a member ends older alerts by itself, at their `endsAt`
 _MORE_THAN_A_BASE = re.compile(r"/api/v[0-9]+(?:/|$)|[?#]")
 _GIVE_THE_BASE = f"give the URL of the Alertmanager without query and without {API_PATH}, which is appended to it"
