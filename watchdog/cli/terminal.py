@@ -19,6 +19,7 @@ SEVERITY_COLOURS: Mapping[str, str] = {"critical": "31", "warning": "33"}
 _MIN_CELL = 13  # characters to which a column of texts is cut at most: less is not readable
 _MAX_PLAIN_SECONDS = 121  # "90s" and "120s", as people write them
 _TIME = "(UTC)"  # end of the heads of columns of times
+_FILE = "FILE"  # head of columns of files with lines, whose ends identify them
 _SEPARATOR = 2  # characters between two columns
 
 
@@ -79,8 +80,8 @@ def print_table(
 def fitted_table(head: Sequence[str], rows: Sequence[Sequence[object]], width: int | None) -> list[str]:
     """Return the lines of a table, one per row, of at most `width` characters; None: as wide as it is.
 
-    Cells of the widest columns are cut, never of the first one or of times; where that is not enough, the last columns
-    are left out.
+    Cells of the widest columns are cut, files at their start, never those of the first column or of times; where that
+    is not enough, the last columns are left out.
     """
     cells = [[format_cell(cell) for cell in row] for row in rows]
     columns = range(len(head))
@@ -91,7 +92,7 @@ def fitted_table(head: Sequence[str], rows: Sequence[Sequence[object]], width: i
         widths = _limits(widths, width, whole)
     lines = []
     for row in [list(head), *cells]:
-        shown = [_cut(cell, limit) for cell, limit in zip(row, widths, strict=False)]
+        shown = [_cut(cell, limit, name) for cell, limit, name in zip(row, widths, head, strict=False)]
         lines.append(format_line(shown, widths, right[: len(widths)])[:width])
     return lines
 
@@ -118,5 +119,7 @@ def _line_width(widths: Sequence[int]) -> int:
     return sum(widths) + _SEPARATOR * (len(widths) - 1)
 
 
-def _cut(text: str, limit: int) -> str:
-    return text if len(text) <= limit else text[: limit - 1] + "…"
+def _cut(text: str, limit: int, head: str) -> str:
+    if len(text) <= limit:
+        return text
+    return "…" + text[1 - limit :] if head == _FILE else text[: limit - 1] + "…"

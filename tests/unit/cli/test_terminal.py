@@ -85,6 +85,12 @@ def test_durations_are_as_in_rules():
     ]  # fmt: skip
 
 
+def test_files_are_cut_at_their_start():
+    row = ("storm", "/etc/bpf-watchdog/rules.d/site.toml:12")
+    assert fitted_table(("RULE", "FILE"), [row], 28)[1] == "storm  …rules.d/site.toml:12"
+    assert fitted_table(("RULE", "FILE"), [row], None)[1].endswith(row[1])
+
+
 def test_times_are_never_cut():
     rows = [("a1", "2025-06-15 15:06:40", "x" * 30, "y" * 30)]
     for width in (80, 60, 45):

@@ -1,4 +1,4 @@
-"""Names on the pages: targets of make and files of the checkout exist; the files of docs/start.md are right."""
+"""Names on the pages: targets of make and files of the code exist. Tables are aligned, files of docs/start.md right."""
 
 from __future__ import annotations
 
@@ -59,3 +59,41 @@ def test_check_accepts_the_files_that_the_first_pages_let_the_reader_write(tmp_p
         if name == "watchdog.toml":
             reports.append(check_files(CheckRequest([tmp_path / "rules.d"], tmp_path / "watchdog.toml")))
     assert [list(map(str, report.problems)) for report in reports] == [[], []]
+
+
+def is_aligned(lines: list[str]) -> bool:
+    """Return whether lines are a table of the commands: each column as wide as its widest cell, two spaces between."""
+    rows = [re.split(r" {2,}", line) for line in lines]
+    if len({len(row) for row in rows}) > 1:
+        return False
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for line, row in zip(lines, rows, strict=True):
+        start = 0
+        for cell, width in zip(row, widths, strict=True):
+            if line[start : start + width].rstrip() not in (cell, cell.rjust(width)):
+                return False
+            start += width + 2
+    return True
+
+
+def tables(page: Path) -> list[list[str]]:
+    """Return the tables in the output of commands on a page: lines from a head in capitals to the next command."""
+    found = []
+    for code in codes(page):
+        for paragraph in re.split(r"\n\n|\n(?=\$ )", code):
+            lines = paragraph.splitlines()
+            heads = [number for number, line in enumerate(lines) if re.match(r"[A-Z]+(?: [A-Z() ]+)?  +[A-Z]", line)]
+            found += [[line for line in lines[heads[0] :] if line != "…"]] if heads else []
+    return found
+
+
+def test_the_tables_on_the_pages_are_aligned_as_the_commands_align_them():
+    found = {page.name: tables(page) for page in PAGES}
+    assert len([table for of_page in found.values() for table in of_page]) >= 8
+    assert [(name, table[0]) for name, of_page in found.items() for table in of_page if not is_aligned(table)] == []
+
+
+def test_a_table_with_a_shifted_column_is_found():
+    assert is_aligned(["RULE   GROUPS", "storm       1"])
+    assert not is_aligned(["RULE    GROUPS", "storm       1"])
+    assert not is_aligned(["RULE  GROUPS", "storm  1"])
