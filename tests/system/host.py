@@ -60,7 +60,7 @@ class Host:
         """Wait until the service is active: its daemon has evaluated a sample; return the seconds of waiting."""
         return self.machine.until(
             f'[ "$(systemctl show -P ActiveState {UNIT})" = active ]'
-            f' && [ "$(systemctl show -P MainPID {UNIT})" != {other_than} ]'
+            f' && pid=$(systemctl show -P MainPID {UNIT}) && [ "$pid" != 0 ] && [ "$pid" != {other_than} ]'
         )
 
     def posts(self, file: str = POSTS) -> list[dict[str, Any]]:

@@ -20,24 +20,46 @@ class StepResult:
 PAGE = """\
 # System test
 
-This page has the results of `make test-system`, which wrote it on {date}. The test boots Debian with systemd as process
-1 in an emulated machine, installs the package, and tries its whole life on a host. Everything takes ten to fifty times
-as long there as on real hardware: the times are no measure of its speed.
+This page shows what was tried of the package on whole systems before a release, and the results. `make test-system`
+boots Debian with systemd as process 1 in an emulated machine and takes the package through its life on a host. It
+wrote this page on {date}.
 
 ```
-make test-system                                # both releases, under half an hour
+make test-system                                # both releases
 make test-system SYSTEM="--suite trixie"        # one
 make test-system SYSTEM="--kernel-tests"        # on Debian 12 also the tests of the kernel's half
 ```
 
+{summary}
+
+- One command installs it, and the service guards; `apt purge` leaves files and accounts as they were before.
+- The running daemon has no capability, in no thread, writes no core dump, and cannot change its settings, its rules
+  or its program.
+- A firing alert survives SIGKILL, SIGTERM, a hanging process, clock steps, a reboot and an upgrade, and nobody is
+  notified again.
+- The role for [Ansible](configuration-management.md) configures it; a second run changes nothing, a broken rule
+  changes nothing, a rotated credential is used at once.
+- An upgrade converts the state file of the former version: alerts, silences, acknowledgements and pending
+  notifications stay. The way back is refused with the reason
+  ([installation.md](installation.md#going-back-to-an-older-version)).
+
+## Results
+
 {table}
+
+The emulated machine is ten to fifty times slower than a real one: the times are no measure of the speed on a host.
+
+## Steps
 
 | step | meaning |
 |---|---|
 {meanings}
 
-Images are built once and kept in `/var/tmp/bpf-watchdog-system`; a second run needs no network. The test needs root,
-6 GB there, and 2 GB of memory.
+## Run it
+
+The releases run side by side. The test needs root, 2 GB of memory for each, and 6 GB in `/var/tmp/bpf-watchdog-system`,
+where the images of the systems are kept: a second run needs no network. The former version is the newest commit with
+one schema step less, so the test runs in a clone of the repository with its history. Code: `tests/system/`.
 """
 
 
@@ -72,5 +94,7 @@ def document(path: Path, results: Mapping[str, Sequence[StepResult]], meanings: 
     """Write the page. `meanings`: meaning of each step, by name."""
     rows = "\n".join(f"| {name} | {meaning} |" for name, meaning in meanings.items())
     date = dt.datetime.now(tz=dt.UTC).date().isoformat()
-    text = PAGE.format(date=date, table="\n".join(table(results)), meanings=rows)
+    counts = " and ".join(f"{len(of_suite)} steps on {name}" for name, of_suite in results.items())
+    summary = f"All passed: {counts}."
+    text = PAGE.format(date=date, summary=summary, table="\n".join(table(results)), meanings=rows)
     path.write_text(text, encoding="utf-8")

@@ -4,6 +4,7 @@ usage: whole_system.py PACKAGE.deb [--suite bookworm|trixie]… [--kernel-tests]
 """
 
 import argparse
+import multiprocessing
 import shutil
 import signal
 import sys
@@ -31,9 +32,8 @@ def main() -> int:
     parser.add_argument("--kernel-tests", action="store_true", help="also run kernel tests, on the first suite")
     parser.add_argument("--document", type=Path, metavar="FILE", help="write the newest results to this page")
     arguments = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # the guest ends too
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # in the processes of the suites too: the guests end
     suites = arguments.suite or list(SUITES)
-    results = {}
     with tempfile.TemporaryDirectory() as scratch:
         former = Path(scratch) / "former.deb"
         try:
@@ -41,23 +41,39 @@ def main() -> int:
         except NoFormerVersion as error:
             print(error, file=sys.stderr)
             return 2
-        for suite in suites:
-            with_kernel_tests = arguments.kernel_tests and suite == "bookworm"
-            results[suite] = run_suite(suite, arguments.package, former, with_kernel_tests=with_kernel_tests)
-            save(results[suite], CACHE / f"{suite}.json")
+        run_side_by_side(suites, arguments.package, former, with_kernel_tests=arguments.kernel_tests)
+    results = {suite: load(CACHE / f"{suite}.json") for suite in suites}
     print("\n".join(table({SUITES[suite]: of_suite for suite, of_suite in results.items()})))
-    if any(result.problem for of_suite in results.values() for result in of_suite):
+    if not all(passed(of_suite) for of_suite in results.values()):
         return 1
     if arguments.document:
         saved = {name: load(CACHE / f"{suite}.json") for suite, name in SUITES.items()}
         meanings = {step_name(step): first_line(step) for step in (*STEPS, kernel_tests)}
-        document(arguments.document, {name: of_suite for name, of_suite in saved.items() if of_suite}, meanings)
+        document(arguments.document, {name: of_suite for name, of_suite in saved.items() if passed(of_suite)}, meanings)
     return 0
 
 
-def run_suite(suite: str, package: Path, former: Path, *, with_kernel_tests: bool) -> list[StepResult]:
-    """Run all steps in one guest, as long as it answers and the package could be installed."""
-    print(f"== {SUITES[suite]}", flush=True)
+def run_side_by_side(suites: list[str], package: Path, former: Path, *, with_kernel_tests: bool) -> None:
+    """Run each suite in a process of its own: an emulated machine keeps hardly more than one CPU busy."""
+    processes = []
+    for suite in suites:
+        (CACHE / f"{suite}.json").unlink(missing_ok=True)
+        tests_kernel = with_kernel_tests and suite == "bookworm"
+        processes.append(multiprocessing.Process(target=run_suite, args=(suite, package, former, tests_kernel)))
+    try:
+        for process in processes:
+            process.start()
+        for process in processes:
+            process.join()
+    finally:
+        for process in processes:
+            if process.is_alive():
+                process.terminate()
+                process.join()
+
+
+def run_suite(suite: str, package: Path, former: Path, with_kernel_tests: bool) -> None:
+    """Run all steps in one guest, as long as it answers and the package could be installed; save the results."""
     booting = image(suite, dependencies(package), with_kernel_tests=with_kernel_tests)
     with tempfile.TemporaryDirectory(prefix=".run-", dir=CACHE) as scratch:
         folder, share = Path(scratch), Path(scratch) / "share"
@@ -68,16 +84,20 @@ def run_suite(suite: str, package: Path, former: Path, *, with_kernel_tests: boo
         with booted(booting, {"share": share, "checkout": CHECKOUT}, folder) as machine:
             host = Host(machine, f"{SHARE}/former.deb", f"{SHARE}/present.deb")
             results = [StepResult("boot", machine.boot_seconds, machine.output("uname -r"))]
-            print_result(results[-1])
-            steps = [*STEPS, kernel_tests] if with_kernel_tests else STEPS
-            for step in steps:
+            print_result(suite, results[-1])
+            for step in [*STEPS, kernel_tests] if with_kernel_tests else STEPS:
                 results.append(run_step(step, host))
-                print_result(results[-1])
+                print_result(suite, results[-1])
                 if results[-1].problem:
                     print_journal(machine)
                     if step is install or not machine.answers():
                         break
-    return results
+    save(results, CACHE / f"{suite}.json")
+
+
+def passed(results: list[StepResult]) -> bool:
+    """Return whether a suite was run and no step of it failed."""
+    return bool(results) and not any(result.problem for result in results)
 
 
 def run_step(step: Step, host: Host) -> StepResult:
@@ -100,10 +120,10 @@ def first_line(step: Step) -> str:
     return (step.__doc__ or "").splitlines()[0]
 
 
-def print_result(result: StepResult) -> None:
+def print_result(suite: str, result: StepResult) -> None:
     """Print one line, and the reason of a failure below it."""
     verdict = "FAILED" if result.problem else "ok"
-    print(f"{result.name:<14} {verdict:<7} {result.seconds:5.0f} s  {result.detail}", flush=True)
+    print(f"{SUITES[suite]}  {result.name:<14} {verdict:<7} {result.seconds:5.0f} s  {result.detail}", flush=True)
     if result.problem:
         print(result.problem, flush=True)
 
