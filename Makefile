@@ -86,8 +86,10 @@ $(BIN)/pip: | packages
 	@$(BIN)/python -m compileall -q watchdog
 	@touch $@
 
+# The types of requests ask for urllib3 2, which requests of Debian 12 refuses.
 .venv/.setup-dev: pyproject.toml | packages-dev $(BIN)/pip
 	$(PIP) install --editable '.[dev]'
+	$(PIP) install --no-deps 'types-requests>=2.33'
 	@$(BIN)/python -m compileall -q watchdog
 	@touch .venv/.setup $@
 
