@@ -191,7 +191,19 @@ test-page: .venv/.setup-page
 	$(PIP) install --editable '.[ansible]'
 	@touch $@
 
-test-ansible: .venv/.setup-ansible
+# That of Debian 12, the oldest that the role supports.
+.venv/ansible-2.14/.complete: | $(BIN)/pip
+	$(PYTHON) -m venv --clear .venv/ansible-2.14
+	@.venv/ansible-2.14/bin/pip --quiet --disable-pip-version-check --no-input install 'ansible-core==2.14.*'
+	@touch $@
+
+# An environment of its own: Salt requires certain versions of many libraries.
+.venv/salt/.complete: | $(BIN)/pip
+	$(PYTHON) -m venv --clear .venv/salt
+	@.venv/salt/bin/pip --quiet --disable-pip-version-check --no-input install 'salt>=3008'
+	@touch $@
+
+test-ansible: .venv/.setup-ansible .venv/ansible-2.14/.complete .venv/salt/.complete
 	$(SUDO) $(BIN)/pytest tests/ansible
 
 pictures: .venv/.setup-page

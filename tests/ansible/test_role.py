@@ -5,19 +5,25 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import yaml
 
 CHECKOUT = Path(__file__).parents[2]
 ROLE = CHECKOUT / "packaging" / "ansible"
+ROLE_FOLDER = ROLE / "roles" / "bpf_watchdog"
 COMMAND = Path(sys.executable).parent / "bpf-watchdog"
+OLDEST_ANSIBLE = Path(sys.prefix) / "ansible-2.14" / "bin" / "python"
 SETTINGS = '[routing]\njitter = "0s"\n\n[[receiver]]\nname = "oncall"\ntype = "command"\ncommand = ["/bin/true"]\n'
 HOOK = '\n[[receiver]]\nname = "hook"\ntype = "webhook"\nurl_file = "{secrets}/hook"\n'
 RULE = """\
@@ -30,7 +36,7 @@ window = "10s"
 fire_above = {limit}
 receivers = ["{receiver}"]
 """
-# Starts the daemon in the background, or ends it first: what a service manager does elsewhere.
+# Starts the daemon in the background, or ends it first, in place of a service manager.
 CONTROL = """\
 #!/bin/sh
 cd {folder} || exit 1
@@ -42,9 +48,10 @@ etc={folder}/etc
 setsid {command} run --config $etc/watchdog.toml --rules $etc/rules.d --state-dir {folder}/state </dev/null >>log 2>&1 &
 echo $! >pid
 """
+PLAY = "- hosts: localhost\n  gather_facts: false\n  roles: [{role: bpf_watchdog, tags: [watchdog]}]\n"
 pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="the role and the daemon need root"),
-    pytest.mark.timeout(600),
+    pytest.mark.timeout(1800),
 ]
 
 
@@ -72,9 +79,9 @@ class Host:
         self.control = folder / "control"
         self.control.write_text(CONTROL.format(folder=folder, command=COMMAND))
         self.control.chmod(0o755)
-        (folder / "play.yml").write_text("- hosts: localhost\n  gather_facts: false\n  roles: [bpf_watchdog]\n")
+        (folder / "play.yml").write_text(PLAY)
 
-    def play(self, *flags: str, **variables: object) -> Play:
+    def play(self, *flags: str, python: Path | str = sys.executable, **variables: object) -> Play:
         given = {
             "ansible_python_interpreter": "/usr/bin/python3",
             "bpf_watchdog_package": "",
@@ -98,7 +105,7 @@ class Host:
         }
         done = subprocess.run(
             [
-                *(sys.executable, "-m", "ansible", "playbook", "-i", "localhost,", "-c", "local"),
+                *(python, "-m", "ansible", "playbook", "-i", "localhost,", "-c", "local"),
                 *("-e", f"@{self.folder}/vars.json", *flags, str(self.folder / "play.yml")),
             ],
             env=environment,
@@ -111,19 +118,45 @@ class Host:
         return Play(done.returncode, done.stdout)
 
     def ask(self, *arguments: str) -> dict:
-        command = [COMMAND, *arguments, "--json", "--state-dir", self.folder / "state"]
-        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+        done = subprocess.run(self._command(*arguments), stdout=subprocess.PIPE, text=True, check=False)
         return json.loads(done.stdout)
+
+    def _command(self, *arguments: str) -> list[str | Path]:
+        return [COMMAND, *arguments, "--json", "--state-dir", self.folder / "state"]
 
     def rules_in_force(self) -> set[str]:
         return {one["id"] for one in self.ask("rules") if not one["id"].startswith("watchdog-")}
 
+    def reset(self) -> None:
+        """Let the daemon run with `SETTINGS` and the rule `first` alone, without a play."""
+        for file in (*(self.etc / "rules.d").iterdir(), *(self.etc / "secrets").iterdir()):
+            file.unlink()
+        (self.etc / "watchdog.toml").write_text(SETTINGS)
+        (self.etc / "rules.d" / "a.toml").write_text(rule("first"))
+        for file in self.etc.rglob("*.toml"):
+            shutil.chown(file, 0, "bpf-watchdog")
+            file.chmod(0o640)
+        answer = self.ask("reload")
+        assert answer["accepted"], answer
+        if answer["restart_keys"]:
+            subprocess.run([self.control, "restart"], check=True)
+            wait_until(self.has_judged)
+
+    def has_judged(self) -> bool:
+        done = subprocess.run(self._command("status"), capture_output=True, text=True, check=False)
+        return done.returncode in (0, 1) and json.loads(done.stdout)["ticks"]["age_seconds"] is not None
+
     def end(self) -> None:
         pid = int((self.folder / "pid").read_text())
         os.kill(pid, signal.SIGTERM)
-        deadline = time.monotonic() + 60
-        while Path(f"/proc/{pid}").exists() and time.monotonic() < deadline:
-            time.sleep(0.2)
+        wait_until(lambda: not Path(f"/proc/{pid}").exists())
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 240
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
 
 
 @pytest.fixture(scope="module")
@@ -137,11 +170,21 @@ def host():
             host.end()
 
 
+@pytest.fixture(scope="module")
+def first_run(host):
+    """The first play on a host with a folder made by hand, with variables as an inventory in INI form gives them."""
+    (host.etc / "rules.d").mkdir(parents=True)
+    host.etc.chmod(0o700)
+    (host.etc / "rules.d" / "other.toml").write_text(rule("other"))
+    no = {f"purge_{kind}": "false" for kind in ("rules", "secrets")}
+    return host.play(**no, started="true", fail_on_problems="false", settings=SETTINGS, rules={"a.toml": rule("first")})
+
+
 @pytest.fixture
-def running(host):
+def running(host, first_run):
     """The host with one rule and a running daemon."""
-    played = host.play(settings=SETTINGS, rules={"a.toml": rule("first")}, purge_rules=True, purge_secrets=True)
-    assert played.code == 0, played.output
+    assert first_run.code == 0, first_run.output
+    host.reset()
     assert host.rules_in_force() == {"first"}
     return host
 
@@ -158,6 +201,31 @@ def test_a_bare_host_can_be_checked_before_anything_is_installed(tmp_path):
     assert not host.etc.exists()
 
 
+def test_the_first_run_starts_the_daemon_and_keeps_unmanaged_rules(host, first_run):
+    assert first_run.code == 0, first_run.output
+    assert host.rules_in_force() == {"first", "other"}
+    modes = {path.name: oct(path.stat().st_mode & 0o7777) for path in (host.etc, *host.etc.iterdir())}
+    assert modes == {"etc": "0o750", "rules.d": "0o750", "secrets": "0o750", "watchdog.toml": "0o640"}
+
+
+def test_a_host_image_gets_the_files_and_no_daemon():
+    with tempfile.TemporaryDirectory(prefix="watchdog-role-") as name:
+        Path(name).chmod(0o755)
+        host = Host(Path(name))
+        played = host.play(settings=SETTINGS, rules={"a.toml": rule("first")}, started="false")
+        assert played.code == 0, played.output
+        assert (host.etc / "rules.d" / "a.toml").read_text() == rule("first")
+        assert not (host.folder / "pid").exists()
+
+
+def test_a_secret_without_content_is_named(running):
+    played = running.play(settings=SETTINGS, secrets={"hook": None, "other": "http://127.0.0.1:9/s3cret"})
+    assert played.code == 2, played.output
+    assert "No content: hook." in played.output
+    assert "s3cret" not in played.output
+    assert not list((running.etc / "secrets").iterdir())
+
+
 def test_a_second_run_changes_nothing(running):
     before = running.ask("status")
     wanted = {"settings": SETTINGS, "rules": {"a.toml": rule("first")}}
@@ -169,14 +237,18 @@ def test_a_second_run_changes_nothing(running):
 
 
 def test_a_change_comes_into_force_and_check_mode_only_shows_it(running):
-    wanted = {"settings": SETTINGS, "rules": {"a.toml": rule("first", 5_000_000), "b.toml": rule("second")}}
+    source = running.folder / "second.toml"
+    source.write_bytes(rule("second").replace("connections", "{{ Größe }} ✓").replace("\n", "\r\n").encode())
+    second = f"{{{{ lookup('ansible.builtin.file', '{source}', rstrip=false) }}}}"
+    wanted = {"settings": SETTINGS, "rules": {"a.toml": rule("first", 5_000_000).rstrip(), "b.toml": second}}
     shown = running.play("--check", "--diff", **wanted)
     assert shown.code == 0, shown.output
     assert "+fire_above = 5000000" in shown.output
     assert running.rules_in_force() == {"first"}
-    played = running.play(**wanted)
+    played = running.play("--tags", "watchdog", **wanted)
     assert played.code == 0, played.output
     assert running.rules_in_force() == {"first", "second"}
+    assert (running.etc / "rules.d" / "b.toml").read_bytes() == source.read_bytes()
 
 
 @pytest.mark.parametrize("flags", [(), ("--check",)], ids=["run", "check"])
@@ -187,18 +259,23 @@ def test_a_change_comes_into_force_and_check_mode_only_shows_it(running):
         ({"a.toml": rule("first"), "z.toml": rule("first")}, SETTINGS),
         ({"a.toml": rule("first"), "z.toml": rule("other", receiver="nobody")}, SETTINGS),
         ({"a.toml": rule("first")}, SETTINGS + "[sampling]\nintervall = '1s'\n"),
+        ({"a.toml": rule("first")}, SETTINGS + HOOK.format(secrets="{{ bpf_watchdog_config_dir }}/secrets of root")),
     ],
-    ids=["misspelt key", "id taken", "unknown receiver", "settings"],
+    ids=["misspelt key", "id taken", "unknown receiver", "settings", "secret of root"],
 )
 def test_a_broken_set_fails_the_play_and_replaces_nothing(running, rules, settings, flags):
     before = {file: file.read_bytes() for file in running.etc.rglob("*.toml")}
+    temporary = set(Path("/tmp").glob("bpf-watchdog.*"))
+    unreadable = running.etc / "secrets of root" / "hook"
+    unreadable.parent.mkdir(mode=0o700, exist_ok=True)
+    unreadable.write_text("http://127.0.0.1:9/hook")
     played = running.play(*flags, settings=settings, rules=rules)
     assert played.code == 2, played.output
     assert re.search(r"etc/(rules.d/z|watchdog).toml:\d+: ", played.output), played.output
     assert {file: file.read_bytes() for file in running.etc.rglob("*.toml")} == before
     assert running.rules_in_force() == {"first"}
     assert running.ask("status")["problems"] == []
-    assert not list(Path("/tmp").glob("bpf-watchdog.*"))
+    assert set(Path("/tmp").glob("bpf-watchdog.*")) <= temporary
 
 
 def test_files_that_are_right_only_together_are_replaced_together(running):
@@ -220,6 +297,8 @@ def test_files_whose_reload_was_lost_come_into_force_at_the_next_run(running, lo
     else:
         (running.etc / "rules.d" / "a.toml").write_text("broken")
         assert running.ask("reload")["accepted"] is False
+        shown = running.play("--check", **wanted)
+        assert (shown.code, shown.changed) == (0, 1), shown.output
     played = running.play(**wanted)
     assert played.code == 0, played.output
     assert running.ask("status")["reload"]["result"] == "accepted"
@@ -238,8 +317,13 @@ def test_a_setting_that_needs_a_restart_gets_one(running):
 
 
 def test_unmanaged_rules_stay_unless_they_are_to_be_purged(running):
+    shared = running.etc / "shared.toml"
+    shared.write_text(rule("other"))
+    shutil.chown(shared, 0, "bpf-watchdog")
     other = running.etc / "rules.d" / "other.toml"
-    other.write_text(rule("other"))
+    other.symlink_to("../shared.toml")
+    tests_of_rules = running.etc / "rules.d" / "other.test.toml"
+    tests_of_rules.write_text("")
     wanted = {"settings": SETTINGS, "rules": {"a.toml": rule("first")}}
     assert running.play(**wanted).code == 0
     assert running.rules_in_force() == {"first", "other"}
@@ -247,7 +331,9 @@ def test_unmanaged_rules_stay_unless_they_are_to_be_purged(running):
     assert other.exists()
     assert running.play(**wanted, purge_rules=True).code == 0
     assert running.rules_in_force() == {"first"}
-    assert not other.exists()
+    assert not other.is_symlink()
+    assert tests_of_rules.exists()
+    shared.unlink()
 
 
 def test_a_rotated_secret_is_written_and_never_shown(running):
@@ -263,3 +349,60 @@ def test_a_rotated_secret_is_written_and_never_shown(running):
     again = running.play(**wanted, secrets={"hook": second})
     assert (again.code, again.changed) == (0, 0)
     assert "s3cret" not in played.output + rotated.output + again.output
+
+
+def test_a_play_that_fails_leaves_the_secrets_of_the_configuration_in_force(running):
+    secret = running.etc / "secrets" / "hook"
+    secret.write_text("http://127.0.0.1:9/hook")
+    wanted = {"settings": SETTINGS, "rules": {"a.toml": rule("first")}, "purge_secrets": True}
+    failed = running.play(**wanted, rules_sha256="0" * 64)
+    assert failed.code == 2, failed.output
+    assert "the rules in force have the hash" in failed.output
+    assert secret.exists()
+    assert running.play(**wanted).code == 0
+    assert not secret.exists()
+
+
+def test_problems_that_the_daemon_reports_fail_the_play_on_request(running):
+    wanted = {
+        "settings": SETTINGS.replace("/bin/true", "/bin/false"),
+        "rules": {"a.toml": rule("first", 1)},
+    }
+    assert running.play(**wanted).code == 0
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()):
+        wait_until(lambda: running.ask("status")["problems"] != [])
+    failed = running.play(**wanted, fail_on_problems="true")
+    assert failed.code == 2, failed.output
+    assert "oncall" in failed.output
+    assert running.play(**wanted).code == 0
+
+
+def test_the_oldest_ansible_that_is_supported_does_the_same(running):
+    wanted = {"settings": SETTINGS, "rules": {"a.toml": rule("first"), "b.toml": rule("second")}}
+    for changed in (1, 0):
+        played = running.play(**wanted, python=OLDEST_ANSIBLE, purge_rules="false")
+        assert (played.code, played.changed > 0) == (0, changed), played.output
+        assert running.rules_in_force() == {"first", "second"}
+    broken = {**wanted, "rules": {"a.toml": rule("first").replace("metric", "metrik")}}
+    failed = running.play(**broken, python=OLDEST_ANSIBLE, purge_rules="true")
+    assert failed.code == 2, failed.output
+    assert "rules.d/a.toml:4: " in failed.output
+    assert running.rules_in_force() == {"first", "second"}
+
+
+def test_each_variable_is_described_with_its_default():
+    defaults = yaml.safe_load((ROLE_FOLDER / "defaults" / "main.yml").read_text())
+    specs = yaml.safe_load((ROLE_FOLDER / "meta" / "argument_specs.yml").read_text())
+    options = specs["argument_specs"]["main"]["options"]
+    assert {name: option["default"] for name, option in options.items()} == defaults
+    page = (CHECKOUT / "docs" / "configuration-management.md").read_text()
+    rows = dict(re.findall(r"^\| `(bpf_watchdog_\w+)` \| `(.*?)` \|", page, re.MULTILINE))
+    assert rows
+    assert {name: yaml.safe_load(text) for name, text in rows.items()} == {name: defaults[name] for name in rows}
+
+
+def test_ansible_lint_finds_nothing():
+    command = [COMMAND.parent / "ansible-lint", "--offline", "--profile", "production", "roles", "site.yml"]
+    environment = {**os.environ, "PATH": f"{COMMAND.parent}:{os.environ['PATH']}"}
+    done = subprocess.run(command, cwd=ROLE, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
