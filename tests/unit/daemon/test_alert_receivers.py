@@ -1,4 +1,4 @@
-"""What the receivers of an alert have taken, and what waits in their queues, by a real state file."""
+"""The deliveries of an alert to its receivers, and their queues, by a real state file."""
 
 from __future__ import annotations
 
