@@ -46,7 +46,8 @@ def _document(version: str, vendored: str) -> str:
         bom_ref="bpf-watchdog-bpf",
         licenses=[DisjunctiveLicense(id="GPL-2.0-only")],
     )
-    parts = [programs, *(_component(match) for match in _VENDORED.finditer(vendored))]
+    lines = filter(None, (line.partition("#")[0].strip() for line in vendored.splitlines()))
+    parts = [programs, *map(_component, lines)]
     bom = Bom(components=parts, serial_number=uuid.uuid5(uuid.NAMESPACE_URL, f"bpf-watchdog {version} {vendored}"))
     bom.metadata.component = package
     bom.metadata.timestamp = dt.datetime.fromtimestamp(int(os.environ["SOURCE_DATE_EPOCH"]), dt.UTC)
@@ -55,7 +56,12 @@ def _document(version: str, vendored: str) -> str:
     return text
 
 
-def _component(module: re.Match[str]) -> Component:
+def _component(line: str) -> Component:
+    module = _VENDORED.fullmatch(line)
+    if module is None:
+        sys.exit(f"packaging/vendored.txt: not of the form NAME==VERSION --hash=sha256:HASH: {line}")
+    if module["name"] not in _LICENSES:
+        sys.exit(f"packaging/sbom.py: no licence for {module['name']}")
     return Component(
         type=ComponentType.LIBRARY,
         name=module["name"],

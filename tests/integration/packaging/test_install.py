@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import importlib.util
+import io
+import json
 import re
 import shutil
 import sqlite3
 import subprocess
 import sys
+import tarfile
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -111,6 +116,15 @@ def test_a_missing_module_is_named_with_its_package(root, arguments, first_line)
     assert (done.stdout + done.stderr).startswith(first_line.format(python=python))
 
 
+def test_the_licences_of_all_parts_are_installed(root):
+    documents = root / "usr/local/share/doc/bpf-watchdog"
+    modules = root / "usr/local/lib/bpf-watchdog/lib/python3/site-packages/watchdog"
+    assert (documents / "LICENSE").read_bytes() == (CHECKOUT / "LICENSE").read_bytes()
+    assert (modules / "_shipped/bpf/LICENSE").read_bytes() == (CHECKOUT / "bpf/LICENSE").read_bytes()
+
+    assert "Files: debian/vendored/tomli/*" in (documents / "copyright").read_text()
+
+
 def test_everybody_can_read_what_is_installed(root):
     for path in (root / "usr").rglob("*"):
         mode = path.stat().st_mode if path.exists() else 0o755
@@ -188,22 +202,110 @@ def test_every_way_to_make_the_account_gives_the_same_number():
 # -------------------------------------------------------------------------------------------------------------- release
 
 
+@pytest.fixture(scope="module")
+def release_check():
+    spec = importlib.util.spec_from_file_location("release_check", PACKAGING / "release_check.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+TODAY = dt.datetime.now(dt.UTC).date()
+
+
 @pytest.mark.parametrize(
     ("changelog", "problem"),
     [
-        ("## [Unreleased]\n\n## [1.2.0] - 2026-12-01\n\n- a\n", None),
-        ("## [1.2.0] - 2026-12-01\n\n- a\n", None),
+        ("## [Unreleased]\n\n## [1.2.0] - 2026-10-01\n\n- a\n", None),
+        ("## [1.2.0] - 2026-10-01\n\n- a\n", None),
         ("## [Unreleased]\n\n- a\n", "no chapter ## [1.2.0] - DATE"),
         ("## [1.2.0]\n\n- a\n", "has no date"),
-        ("## [Unreleased]\n\n- b\n\n## [1.2.0] - 2026-12-01\n\n- a\n", "Unreleased is not empty"),
-        ("## [1.3.0] - 2026-12-02\n\n- b\n\n## [1.2.0] - 2026-12-01\n\n- a\n", "not the first one"),
+        ("## [1.2.0] - 2026-13-01\n\n- a\n", "has no date"),
+        ("## [1.2.0] - 20261001\n\n- a\n", "has no date"),
+        (f"## [1.2.0] - {TODAY + dt.timedelta(days=2)}\n\n- a\n", "has no date"),
+        (f"## [1.2.0] - {TODAY}\n\n## [1.1.0] - 2026-01-01\n\n- a\n", "is empty"),
+        ("## [1.2.0]\n\n- a\n\n## [1.2.0] - 2026-10-01\n\n- a\n", "several chapters"),
+        ("## [Unreleased]\n\n- b\n\n## [1.2.0] - 2026-10-01\n\n- a\n", "Unreleased is not empty"),
+        ("## [1.3.0] - 2026-10-02\n\n- b\n\n## [1.2.0] - 2026-10-01\n\n- a\n", "not the first one"),
     ],
 )
-def test_a_release_has_its_chapter_of_the_changelog(tmp_path, changelog, problem):
-    spec = importlib.util.spec_from_file_location("release_check", PACKAGING / "release_check.py")
-    release_check = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(release_check)
+def test_a_release_has_its_chapter_of_the_changelog(tmp_path, release_check, changelog, problem):
     (tmp_path / "CHANGELOG.md").write_text(f"# Changelog\n\n{changelog}")
     problems = list(release_check._changelog_problems(tmp_path, "1.2.0"))
 
     assert problems == [] if problem is None else any(problem in found for found in problems)
+
+
+def test_a_release_is_one_commit_that_has_everything(tmp_path, release_check):
+    def git(*arguments):
+        author = ["-c", "user.name=a", "-c", "user.email=a@example.org", "-c", "init.defaultBranch=main"]
+        subprocess.run(["git", *author, *arguments], cwd=tmp_path, check=True, capture_output=True, timeout=60)
+
+    def problems(version="1.2.0"):
+        return list(release_check._commit_problems(tmp_path, version))
+
+    assert problems() == ["no git checkout: nobody can know later what was released"]
+    git("init")
+    (tmp_path / "a.py").write_text("")
+    git("add", "a.py")
+    git("commit", "--message=a")
+    assert problems() == []
+    git("tag", "v1.2.0")
+    assert problems() == []
+    (tmp_path / "a.py").write_text("changed")
+    (tmp_path / "b.py").write_text("")
+    assert problems() == ["a.py: not committed", "b.py: not committed"]
+    git("add", "--all")
+    git("commit", "--message=b")
+
+    assert problems("1.2.1") == []
+    [problem] = problems()
+    assert "the tag v1.2.0 is on another commit" in problem
+    assert [text.partition(": ")[2] for text in problems("1.3")] == ["1.3 is no version such as 1.2.3 or 1.2.3rc1"]
+
+
+def test_a_release_has_the_licence_of_each_part(tmp_path, release_check):
+    for name in ("LICENSE", "bpf/LICENSE", "bpf/more/a.h", "packaging/vendored.txt", "packaging/debian/copyright"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("/* SPDX-License-Identifier: GPL-2.0-only */\n" if name.endswith(".h") else "")
+    assert list(release_check._license_problems(tmp_path)) == []
+    (tmp_path / "bpf/LICENSE").unlink()
+    (tmp_path / "bpf/more/a.h").write_text("int a;\n")
+    (tmp_path / "packaging/vendored.txt").write_text("# why\n\na.b==1 --hash=sha256:0\nc>=2\n")
+
+    assert list(release_check._license_problems(tmp_path)) == [
+        "bpf/more/a.h: no line SPDX-License-Identifier: GPL-2.0-only",
+        "bpf/LICENSE: missing",
+        "packaging/debian/copyright: no paragraph for a.b",
+        "packaging/vendored.txt: cannot read 'c>=2'",
+    ]
+
+
+def test_each_package_of_a_release_has_its_version_and_the_licences(tmp_path, release_check):
+    def build(version, *licenses):
+        for old in tmp_path.iterdir():
+            old.unlink()
+        metadata = f"Metadata-Version: 2.4\nName: bpf-watchdog\nVersion: {version}\n"
+        with zipfile.ZipFile(tmp_path / "bpf_watchdog-1.2.0-py3-none-any.whl", "w") as wheel:
+            wheel.writestr(f"bpf_watchdog-{version}.dist-info/METADATA", metadata)
+            for name in licenses:
+                wheel.writestr(f"bpf_watchdog-{version}.dist-info/licenses/{name}", "")
+        with tarfile.open(tmp_path / "bpf_watchdog-1.2.0.tar.gz", "w:gz") as source:
+            for name in ("PKG-INFO", *licenses):
+                member = tarfile.TarInfo(f"bpf_watchdog-1.2.0/{name}")
+                member.size = len(metadata)
+                source.addfile(member, io.BytesIO(metadata.encode()))
+        facts = {"metadata": {"component": {"version": version}}}
+        (tmp_path / "bpf-watchdog_1.2.0.cdx.json").write_text(json.dumps(facts))
+        return list(release_check._version_problems(tmp_path, "1.2.0"))
+
+    no_deb = "0 packages *.deb were built, not 1"
+    assert build("1.2.0", "LICENSE", "bpf/LICENSE") == [no_deb]
+    assert build("1.1.9", "LICENSE") == [
+        "bpf-watchdog_1.2.0.cdx.json: its version is 1.1.9, not 1.2.0",
+        no_deb,
+        "bpf_watchdog-1.2.0.tar.gz: its version is 1.1.9, not 1.2.0",
+        "bpf_watchdog-1.2.0.tar.gz: no bpf/LICENSE",
+        "bpf_watchdog-1.2.0-py3-none-any.whl: its version is 1.1.9, not 1.2.0",
+        "bpf_watchdog-1.2.0-py3-none-any.whl: no bpf/LICENSE",
+    ]
