@@ -135,11 +135,18 @@ def require_capabilities(capabilities: Iterable[int]) -> None:
             remedy="run as root, or as a systemd service with AmbientCapabilities=CAP_BPF CAP_PERFMON"
             " (see packaging/systemd/)",
         )
-    if os.readlink("/proc/self/ns/user") != _HOST_USER_NAMESPACE:
+    if not _is_host_user_namespace():
         raise NotPermitted(
             "capabilities of a user namespace, which do not permit to load BPF programs",
             remedy="run it on the host, or in a container without a user namespace (a privileged one)",
         )
+
+
+def _is_host_user_namespace(link: str = "/proc/self/ns/user") -> bool:
+    try:
+        return os.readlink(link) == _HOST_USER_NAMESPACE
+    except OSError:  # a kernel without CONFIG_USER_NS
+        return True
 
 
 def become_owner(path: Path) -> None:
