@@ -55,7 +55,7 @@ def _unpack_former_source(checkout: Path, folder: Path) -> int:
 
 
 def _unpack(checkout: Path, commit: str, folder: Path) -> None:
-    """Unpack what an installed program consists of, in place of what is there."""
+    """Unpack the files of an installed program, in place of those of another commit."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     archive = _git(checkout, "-c", "tar.umask=0022", "archive", commit, "watchdog", "bpf", "rules")

@@ -105,5 +105,5 @@ class Host:
         self.machine.output(f"systemd-run --unit=storm --collect python3 {SHARE}/storm.py")
 
     def start_webhook(self, port: int = 8099, file: str = POSTS) -> None:
-        """Start a webhook server that appends what it gets to a file."""
+        """Start a webhook server that appends each notification to a file."""
         self.machine.output(f"systemd-run --unit=webhook-{port} --collect python3 {SHARE}/webhook.py {port} {file}")

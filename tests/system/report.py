@@ -20,9 +20,9 @@ class StepResult:
 PAGE = """\
 # System test
 
-This page shows what was tried of the package on whole systems before a release, and the results. `make test-system`
-boots Debian with systemd as process 1 in an emulated machine and takes the package through its life on a host. It
-wrote this page on {date}.
+This page shows the trials of the package on whole systems before a release, and their results. `make test-system` boots
+Debian with systemd as process 1 in an emulated machine and takes the package through its life on a host. It wrote this
+page on {date}.
 
 ```
 make test-system                                # both releases
@@ -92,7 +92,8 @@ def load(path: Path) -> list[StepResult]:
 
 def document(path: Path, results: Mapping[str, Sequence[StepResult]], meanings: Mapping[str, str]) -> None:
     """Write the page. `meanings`: meaning of each step, by name."""
-    rows = "\n".join(f"| {name} | {meaning} |" for name, meaning in meanings.items())
+    done = {result.name for of_suite in results.values() for result in of_suite}
+    rows = "\n".join(f"| {name} | {meaning} |" for name, meaning in meanings.items() if name in done)
     date = dt.datetime.now(tz=dt.UTC).date().isoformat()
     counts = " and ".join(f"{len(of_suite)} steps on {name}" for name, of_suite in results.items())
     summary = f"All passed: {counts}."

@@ -50,7 +50,7 @@ def former(host: Host) -> str:
 
 
 def upgrade(host: Host) -> str:
-    """Upgrade to the present version: settings, alerts, silences stay, and what was pending is delivered once."""
+    """Upgrade to the present version: settings, alerts, silences stay, and a pending notification is delivered once."""
     machine, pid, notified = host.machine, host.main_pid(), host.notifications("system-test-storm", "firing")
     settings, before = host.settings_digest(), schema_version(host)
     done = machine.run(f"{APT} install -y {host.package}")
