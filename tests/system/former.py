@@ -26,10 +26,11 @@ def former_package(checkout: Path, package: Path, target: Path) -> int:
     """
     with tempfile.TemporaryDirectory(dir=target.parent) as name:
         source, root = Path(name) / "source", Path(name) / "root"
-        version = _unpack_former_source(checkout, source)
         subprocess.run(["dpkg-deb", "--raw-extract", str(package), str(root)], check=True)
+        known = root / "usr/lib/bpf-watchdog/state-version"
+        version = _unpack_former_source(checkout, source, int(known.read_text(encoding="ascii")))
+        known.write_text(f"{version}\n", encoding="ascii")
         _replace_program(root / MODULES, source)
-        (root / "usr/lib/bpf-watchdog/state-version").write_text(f"{version}\n", encoding="ascii")
         _replace_line(root / "DEBIAN/control", r"Version: .*", f"Version: {VERSION}")
         _replace_line(root / "DEBIAN/preinst", r"known=\d+", f"known={version}")
         (root / "DEBIAN/md5sums").unlink()
@@ -37,12 +38,11 @@ def former_package(checkout: Path, package: Path, target: Path) -> int:
     return version
 
 
-def _unpack_former_source(checkout: Path, folder: Path) -> int:
-    """Unpack the newest commit with an older schema than that of the checkout; return its schema version."""
+def _unpack_former_source(checkout: Path, folder: Path, present: int) -> int:
+    """Unpack the newest commit with a schema older than version `present`; return the version of its schema."""
     if not (checkout / ".git").exists():
         text = f"{checkout} is no clone of the repository: the former version of the upgrade comes from its history"
         raise NoFormerVersion(text)
-    present = _schema_version(checkout)
     commits = _git(checkout, "log", "--format=%H", "--", SCHEMA).decode().split()
     for commit in commits[:-1]:
         _unpack(checkout, f"{commit}~1", folder)
