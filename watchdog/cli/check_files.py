@@ -192,7 +192,10 @@ class _Check:
             self._report.problems += error.problems
             return []
         if _is_folder(path):
-            self._report.notes += notes_on_skipped_files(path)
+            notes = notes_on_skipped_files(path)
+            if self._request.candidate_name is not None:  # its temporary copy can be in the folder itself
+                notes = [note for note in notes if note.file not in map(str, self._request.paths)]
+            self._report.notes += notes
             if not files and not is_implied and path in self._request.paths:
                 self._report.problems.append(Problem(str(path), 1, "file", "no *.toml files here: nothing to check"))
         if path in self._request.paths:

@@ -79,4 +79,13 @@ class bpf_watchdog (
     unless  => '/usr/bin/bpf-watchdog reload --dry-run --exit-code',
     require => Service['bpf-watchdog'],
   }
+
+  # For keys that are read at the start only.
+  exec { 'restart bpf-watchdog':
+    command  => 'systemctl restart bpf-watchdog',
+    onlyif   => "/usr/bin/bpf-watchdog reload --dry-run --json | grep -q '\"restart_keys\".*\\[\$'",
+    provider => shell,
+    path     => ['/usr/bin', '/bin'],
+    require  => Exec['reload bpf-watchdog'],
+  }
 }

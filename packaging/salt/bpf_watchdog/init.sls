@@ -25,13 +25,26 @@ bpf-watchdog:
   file.directory:
     - user: root
     - group: bpf-watchdog
-    - dir_mode: '0750'
-    - clean: {{ pillar_data.get('purge_rules', false) | tojson }}
+    - mode: '0750'
     - require:
       - pkg: bpf-watchdog
-{%- for name in pillar_data.get('rules', {}) %}
-      - file: {{ etc }}/rules.d/{{ name }}
+
+{%- if pillar_data.get('purge_rules', false) %}
+{%- set found = salt['file.find'](etc ~ '/rules.d', type='fl', print='name', maxdepth=1) %}
+{%- for name in found | sort | reject('in', pillar_data.get('rules', {})) %}
+
+# First: a rule that moves to another file cannot be in both.
+{{ etc }}/rules.d/{{ name }}:
+  file.absent:
+    - require:
+      - file: {{ etc }}/rules.d
+    - require_in:
+      - cmd: reload-bpf-watchdog
+{%- for rule_file in pillar_data.get('rules', {}) %}
+      - file: {{ etc }}/rules.d/{{ rule_file }}
 {%- endfor %}
+{%- endfor %}
+{%- endif %}
 
 {%- for name in pillar_data.get('secrets', {}) %}
 
@@ -67,12 +80,12 @@ bpf-watchdog:
     - user: root
     - group: bpf-watchdog
     - mode: '0640'
-    - makedirs: true
     - contents: {{ pillar_data.rules[name] | tojson }}
     - check_cmd: {{ check }} --as {{ name }}
     - tmp_ext: .toml
     - require:
       - file: {{ etc }}/watchdog.toml
+      - file: {{ etc }}/rules.d
     - require_in:
       - cmd: reload-bpf-watchdog
 {%- endfor %}
@@ -85,3 +98,11 @@ reload-bpf-watchdog:
     - require:
       - service: bpf-watchdog
       - file: {{ etc }}/rules.d
+
+# For keys that are read at the start only.
+restart-bpf-watchdog:
+  cmd.run:
+    - name: systemctl restart bpf-watchdog
+    - onlyif: /usr/bin/bpf-watchdog reload --dry-run --json | grep -q '"restart_keys".*\[$'
+    - require:
+      - cmd: reload-bpf-watchdog

@@ -359,6 +359,12 @@ def test_a_file_is_judged_where_it_stands_with_its_neighbours(bpf_watchdog, host
         ]
 
 
+def test_the_temporary_copy_of_a_candidate_can_be_beside_the_file(bpf_watchdog, host):
+    copy = host / "rules.d" / "a.toml20261129-1-x"  # Puppet writes it there
+    copy.write_text(RULE)
+    assert bpf_watchdog("check", *of_the_set(host), "--as", "a.toml", copy)[:2] == (0, [])
+
+
 @pytest.fixture
 def hosts(tmp_path):
     """Write the files of two hosts, as a repository holds them: equal names and ids, other receivers."""
