@@ -72,9 +72,7 @@ def samples(families):
 def test_both_formats_have_the_same_values(totals):
     text, open_metrics = page(totals), page(totals, OPEN_METRICS)
     assert text.content_type.startswith("text/plain; version=0.0.4")
-    assert open_metrics.content_type.startswith(
-        "application/openmetrics-text; version="
-    )  # 0.0.1 of the library of Debian 12
+    assert open_metrics.content_type.startswith("application/openmetrics-text; version=")  # Debian 12: 0.0.1
     found = samples(parse_text(text.body.decode()))
     other = samples(parse_open_metrics(open_metrics.body.decode()))
     of_process = {key for key in found if key[0].startswith("process_")}
