@@ -60,7 +60,7 @@ test "$(dpkg-query -f '${db:Status-Status}' -W bpf-watchdog)" = half-configured
 dpkg --configure --pending
 """
 
-# What belongs to others: a folder mounted among the rules, the target of a link, the group's other members.
+# Property of others: a folder mounted among the rules, the target of a link, the group's other members.
 SHARED = """
 mkdir /srv/rules /srv/secrets /var/lib/bpf-watchdog
 touch /srv/rules/precious /srv/secrets/precious

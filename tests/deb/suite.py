@@ -2,7 +2,7 @@
 
 usage: suite.py DEB RELEASE … [--parallel 'PATH …'] [--serial 'PATH …']
 
-The system has what DEB depends on, and `make setup-dev` brings the rest, as in a clean clone.
+The system has the dependencies of DEB, and `make setup-dev` brings the rest, as in a clean clone.
 The BPF programs run in this host's kernel.
 """
 
@@ -63,7 +63,7 @@ def failed_runs(package: Path, release: str, runs: list[str]) -> list[str]:
 
 
 def prepare(system: Chroot, package: Path) -> None:
-    """Copy the files of this checkout and set it up on what the package depends on."""
+    """Copy the files of this checkout and set it up on the dependencies of the package."""
     listing = ["git", "-C", str(CHECKOUT), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     names = subprocess.run(listing, capture_output=True, text=True, check=True).stdout.split("\0")
     for name in filter(None, names):
