@@ -69,9 +69,8 @@ class Heartbeat:
         self._clock = clock
         self._log = log
         self._draw = draw
-        self._has_phase = (
-            False  # of its own: all hosts of a fleet start, reload and lose the monitor at the same moment
-        )
+        # A phase of its own: all hosts of a fleet start, reload and lose the monitor at the same moment.
+        self._has_phase = False
         self._target: HeartbeatTarget | None = None
         self._rules = RulesInForce(0, "")
         self._tick_ns = SECOND_NS
