@@ -135,7 +135,7 @@ def read_configuration(
         interval_ns,
         receivers,
         loaded.rules,
-        origin,
+        origin + _shipped_share(loaded),
         notes,
         heartbeat,
         routes,
@@ -199,6 +199,12 @@ def rules_folder(given: str | None) -> tuple[Path, bool]:
 def rules_origin(folder: Path, *, is_shipped: bool) -> str:
     """Return the text for people of the place of the rules."""
     return f"{os.path.realpath(folder)} (shipped)" if is_shipped else str(folder)
+
+
+def _shipped_share(loaded: RuleSet) -> str:
+    """Return the words about shipped rules beside those of the user, "" without such a mixture."""
+    shipped = sum(source.origin is not RuleOrigin.OWN for source in loaded.sources.values())
+    return f" ({shipped} of them shipped)" if 0 < shipped < len(loaded.rules) else ""
 
 
 def load_rules_in_force(

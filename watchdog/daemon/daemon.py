@@ -51,7 +51,6 @@ from watchdog.kernel.startup import require_privileges, start_collector
 from watchdog.kernel.trusted_code import require_trusted_code
 from watchdog.receivers.base import open_volatile_state
 from watchdog.receivers.render.evidence_text import utc_text
-from watchdog.rules.language.rule_source import RuleOrigin
 from watchdog.rules.language.ruleset_hash import ruleset_hash
 from watchdog.scheduling.scheduler import ScheduledTick, Scheduler
 from watchdog.scheduling.tick_loop import TickLoop
@@ -350,8 +349,6 @@ class Daemon:
     def _log_start(self, configuration: Configuration, open_connections: int, folder: Path, restored: int) -> None:
         interval = format_duration(configuration.interval_ns)
         count, file = len(configuration.rules), folder / STATE_FILE_NAME
-        shipped = sum(source.origin is not RuleOrigin.OWN for source in configuration.sources.values())
-        of_them = f" ({shipped} of them shipped)" if 0 < shipped < count else ""
         kept = ", ".join(map(privileges.capability_name, sorted(privileges.effective_capabilities())))
         capabilities = f"with {kept}" if kept else "without capabilities"
         process = f"{privileges.current_account_name()} {capabilities}, pid {os.getpid()}"
@@ -361,7 +358,7 @@ class Daemon:
         firing = f", {format_count(restored, 'alert')} still firing from before the start" if restored else ""
         lines = [
             f"bpf-watchdog {__version__} watches {self._host.current}: {connections}, every {interval}",
-            f"rules: {count} from {configuration.rules_origin}{of_them}: {format_rule_ids(configuration.rules)}",
+            f"rules: {count} from {configuration.rules_origin}: {format_rule_ids(configuration.rules)}",
             *(f"receivers: {receiver.name}: {receiver.destination()}" for receiver in configuration.receivers.values()),
             f"alerts of rules without receivers go to {default}{unless}",
             f"state: {file}{firing}",

@@ -98,7 +98,7 @@ def test_rules_in_the_default_folder_are_used_instead(write, tmp_path):
     setup = read_configuration(ConfigurationSources())
 
     assert (setup.rules_origin, [rule.id for rule in setup.rules]) == (
-        str(tmp_path / "rules.d"),
+        f"{tmp_path / 'rules.d'} (6 of them shipped)",
         [
             "storm",
             "watchdog-lost-connections",
