@@ -7,7 +7,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -361,20 +360,6 @@ def test_a_play_that_fails_leaves_the_secrets_of_the_configuration_in_force(runn
     assert secret.exists()
     assert running.play(**wanted).code == 0
     assert not secret.exists()
-
-
-def test_problems_that_the_daemon_reports_fail_the_play_on_request(running):
-    wanted = {
-        "settings": SETTINGS.replace("/bin/true", "/bin/false"),
-        "rules": {"a.toml": rule("first", 1)},
-    }
-    assert running.play(**wanted).code == 0
-    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()):
-        wait_until(lambda: running.ask("status")["problems"] != [])
-    failed = running.play(**wanted, fail_on_problems="true")
-    assert failed.code == 2, failed.output
-    assert "oncall" in failed.output
-    assert running.play(**wanted).code == 0
 
 
 def test_the_oldest_ansible_that_is_supported_does_the_same(running):
