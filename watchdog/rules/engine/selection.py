@@ -142,7 +142,7 @@ def is_excluded(exclusions: Iterable[Exclusion], labels: Labels) -> bool:
 def _text_meets(condition: Condition, text: str) -> bool:
     match DIMENSIONS[condition.dimension].kind:
         case DimensionKind.NUMBER:
-            number = np.array([int(text)], dtype=np.uint32)
+            number = np.frombuffer(int(text).to_bytes(4, "little"), "<u4")  # numpy 1 lets greater numbers wrap
             found = [bool(_within(number, map(_bounds, patterns)).any()) for patterns in _pattern_lists(condition)]
         case DimensionKind.ADDRESS:
             (upper, lower), _ = parse_address_block(text)
