@@ -45,7 +45,7 @@ def main() -> None:
     if arguments.serial:
         runs.append(arguments.serial)
     failed = [line for release in arguments.releases for line in failed_runs(arguments.package, release, runs)]
-    sys.exit("\n".join(f"failed: {line}" for line in failed))
+    sys.exit("\n".join(f"failed: {line}" for line in failed) or 0)
 
 
 def failed_runs(package: Path, release: str, runs: list[str]) -> list[str]:
