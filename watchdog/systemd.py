@@ -60,9 +60,12 @@ class Systemd:
         """Report that the daemon is stopping."""
         return self._send("STOPPING=1")
 
-    def notify_status(self, text: str) -> bool:
-        """Show `text` in `systemctl status`. Line ends become spaces, because each line would be a separate message."""
-        return self._send(f"STATUS={_in_one_line(text)}")
+    def notify_status(self, text: str, wait_seconds: float = _SEND_TIMEOUT_SECONDS) -> bool:
+        """Show `text` in `systemctl status`; return whether it was sent. `wait_seconds`: for a socket that is full.
+
+        Line ends become spaces, because each line would be a separate message.
+        """
+        return self._send(f"STATUS={_in_one_line(text)}", wait_seconds)
 
     def notify_watchdog(self) -> bool:
         """Report that the daemon works. Call it after a successful sample, never from a thread that only waits.

@@ -90,6 +90,7 @@ class Daemon:
         self._systemd = Systemd(os.environ)
         self._is_ready = False  # whether a sample was evaluated, and systemd has got READY=1 for start or reload
         self._scheduler = Scheduler(clock, _log)
+        self._status, self._shown_status = "", ""  # for `systemctl status`: about the rules; the newest text sent
         self._tick_loop = TickLoop(self._scheduler, self._systemd, clock, _log)
         self._host = HostName()
         self._receiver_states = ReceiverStates(clock)
@@ -132,6 +133,7 @@ class Daemon:
         self._report_step("reading the first sample")
         open_connections = pipeline.start()
         self._log_start(configuration, open_connections, folder, pipeline.restored_alert_count)
+        self._report_rules_in_force(pipeline, configuration)
         if problem := collector.connect_errors_problem:
             _log.info("connects that fail before their first packet are not all counted: reason=%s", problem)
         if problem := collector.run_times_problem:
@@ -235,15 +237,15 @@ class Daemon:
         except (StoreError, RuleErrors):
             # The sample was evaluated. A restart would neither free disk space nor repair a rule, and would lose the
             # changes that are kept in memory.
-            self._report_good_sample()
+            self._report_good_sample(pipeline)
             raise
         finally:
             if self._metrics is not None:
                 self._metrics.durations.add((self._clock.boottime_ns() - began_ns) / SECOND_NS)
             self._heartbeat.record_tick(succeeded=succeeded, interval_ns=self._tick_loop.interval_ns)
-        self._report_good_sample()
+        self._report_good_sample(pipeline)
 
-    def _report_good_sample(self) -> None:
+    def _report_good_sample(self, pipeline: Pipeline) -> None:
         """Report to systemd that the daemon works, and after the first sample that its start has finished."""
         if not self._is_ready:
             # Again at the next sample where systemd's socket is full: without this message the start would time out.
@@ -251,6 +253,13 @@ class Daemon:
             if not self._systemd.notify_ready(0.0):
                 self._is_ready = False
         self._systemd.notify_watchdog()
+        self._show_status(pipeline, 0.0)
+
+    def _show_status(self, pipeline: Pipeline, wait_seconds: float = 1.0) -> None:
+        """Show rules and problems of delivery in `systemctl status`, if they have changed."""
+        text = "; ".join([self._status, *pipeline.delivery_problems()])
+        if text != self._shown_status and self._systemd.notify_status(text, wait_seconds):
+            self._shown_status = text
 
     def _report_step(self, step: str) -> None:
         self._systemd.notify_start_step(step, _START_STEP_SECONDS)
@@ -342,7 +351,7 @@ class Daemon:
             _log.warning("changed keys take effect at a restart only, former values stay: keys=%s", ",".join(keys))
         self._tick_loop.change_interval(configuration.interval_ns)
         self._set_heartbeat(configuration)
-        self._report_rules_in_force(configuration)
+        self._report_rules_in_force(pipeline, configuration)
         _log.info("reloaded: rules=%d from=%s", len(configuration.rules), configuration.rules_origin)
         return answer
 
@@ -368,19 +377,20 @@ class Daemon:
             _log.info("%s", line)
         for note in configuration.notes:
             _log.info("%s", note)
-        self._report_rules_in_force(configuration)
 
-    def _report_rules_in_force(self, configuration: Configuration) -> None:
+    def _report_rules_in_force(self, pipeline: Pipeline, configuration: Configuration) -> None:
         reloaded_at = None if self._api is None else self._api.status.reload.at
         since = "" if reloaded_at is None else f", reloaded at {utc_text(reloaded_at)}"
-        self._systemd.notify_status(f"watching by {format_count(len(configuration.rules), 'rule')}{since}")
+        self._status = f"watching by {format_count(len(configuration.rules), 'rule')}{since}"
+        self._show_status(pipeline)
 
     def _report_refusal(self, pipeline: Pipeline, refusal: Refusal, wall: float | None) -> None:
         """Report a refused reload at `wall`; None: the files were refused at the start."""
         if self._api is not None:
             self._api.status.reload = ReloadStatus("refused", wall, refusal.first_problem())
         at = "" if wall is None else f"{utc_text(wall)}: "
-        self._systemd.notify_status(f"{at}{refusal.describe()}")
+        self._status = f"{at}{refusal.describe()}"
+        self._show_status(pipeline)
         pipeline.report_refused_reload(refusal)
 
 

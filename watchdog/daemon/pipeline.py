@@ -421,9 +421,12 @@ class Pipeline:
         Reads memory only, never blocks; may be called from any thread.
         """
         refusal = self._reload_alert.refusal
+        return [*([] if refusal is None else [refusal.describe()]), *self.delivery_problems()]
+
+    def delivery_problems(self) -> list[str]:
+        """Return the lines of `problems` without that for a refused reload."""
         down = self._outage_handler.down_receivers(self._delivery.outages(), self._clock.boottime_ns())
         return [
-            *([] if refusal is None else [refusal.describe()]),
             *(outage.describe(name) for name, outage in down.items()),
             *(
                 f"notification failed for good: receiver={name} reason={reason}"

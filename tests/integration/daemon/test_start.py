@@ -232,6 +232,19 @@ def test_systemd_is_notified_of_start_reload_ticks_and_stop(watchdog, server, st
     assert manager.read_until("STOPPING=1") == []
 
 
+def test_the_status_line_has_a_problem_of_delivery_until_the_receiver_answers(watchdog, server, storm, manager):
+    server.answer = (404, {}, b"")
+    watchdog.configure({"hook": server.as_receiver()}, {"crowd": storm.crowd_rule()})
+    watchdog.start(NOTIFY_SOCKET=manager.path)
+    *_, status = manager.read_until("READY=1")
+    storm.hold()
+    problem = "notification failed for good: receiver=hook reason=client_error: 127.0.0.1 answered 404"
+    assert manager.read() == f"{status}; {problem}"
+    server.answer = (200, {}, b"")
+    assert watchdog.ask("notifications", "retry", "--failed")[0] == 0
+    assert manager.read() == status
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_stop_during_the_start_waits_for_no_compiler_and_leaves_nothing(watchdog, server, storm, manager, number):
     watchdog.configure({"hook": server.as_receiver()}, {"storm": storm.rule()})
