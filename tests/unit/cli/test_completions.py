@@ -154,7 +154,11 @@ def fish(made, wanted):
     script = f"source {made}/fish/vendor_completions.d/bpf-watchdog.fish\n"
     script += "".join(f"complete -C {shlex.quote(f'bpf-watchdog {line}')}; echo ---\n" for line in wanted)
     done = subprocess.run(["fish", "--no-config", "-c", script], stdout=subprocess.PIPE, text=True, check=True)
-    return completed(done.stdout)
+    # fish 4 also returns words that only contain the typed letters; people see them where no word begins with these.
+    return [
+        {one for one in words if one.startswith(line.split(" ")[-1])} or words
+        for line, words in zip(wanted, completed(done.stdout), strict=True)
+    ]
 
 
 # An interactive zsh with its own completion system; the matches are written to a file, and the line stays as it is.
