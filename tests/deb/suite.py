@@ -74,6 +74,7 @@ def prepare(system: Chroot, package: Path) -> None:
         f"{APT} update && {APT} satisfy --yes --no-install-recommends {shlex.quote(field(package, 'Depends'))} && "
         f"{APT} install --yes --no-install-recommends ca-certificates git make"
     )
+    (system.root / "etc/hosts").write_text("127.0.0.1 localhost\n", encoding="ascii")  # Debian's installer does that
     for settings in filter(Path.exists, HOST_SETTINGS):
         shutil.copy(settings, system.root / str(settings)[1:])
     system.run("make --no-print-directory -C /tmp/checkout setup-dev")
