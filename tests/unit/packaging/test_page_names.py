@@ -47,6 +47,19 @@ def test_each_file_of_the_code_on_a_page_exists(name):
     assert {span for span in spans if not any(path.endswith(f"/{span}") for path in paths)} == set()
 
 
+def test_the_table_of_threads_begins_with_main_and_has_the_names_of_the_code():
+    table = (CHECKOUT / "docs" / "architecture.md").read_text().split("\n| thread |", 1)[1].split("\n\n", 1)[0]
+    first, *rows = [row.split("|")[1].strip() for row in table.splitlines()[2:]]
+    assert first == "main"
+    code = "".join(path.read_text() for path in (CHECKOUT / "watchdog").rglob("*.py") if path.parent.name != "cli")
+    patterns = re.findall(r'Thread\((?:[^()]|\([^()]*\))*name=f?"([^"]+)"', code)
+    patterns = [re.sub(r"\{[^}]+\}", ".+", pattern) for pattern in patterns]
+    names = [span for row in rows for span in re.findall(r"`([^`]+)`", row) if span != "APScheduler"]
+    assert len(names) > 10
+    assert [name for name in names if not any(re.fullmatch(pattern, name) for pattern in patterns)] == []
+    assert [pattern for pattern in patterns if not any(re.fullmatch(pattern, name) for name in names)] == []
+
+
 def test_check_accepts_the_files_that_the_first_pages_let_the_reader_write(tmp_path):
     page = (CHECKOUT / "docs" / "start.md").read_text()
     files = re.findall(r"^cat (>>?) /etc/bpf-watchdog/(\S+) <<'END'\n(.*?)^END$", page, re.MULTILINE | re.DOTALL)
