@@ -74,8 +74,10 @@ def start_daemon(folder: Path, port: int) -> subprocess.Popen[str]:
     )
     started = threading.Event()
     threading.Thread(target=show, args=(daemon, started), daemon=True).start()
-    if not started.wait(START_SECONDS) or daemon.poll() is not None:
+    if not started.wait(START_SECONDS):
         daemon.kill()
+        raise SystemExit(f"the daemon has not started within {START_SECONDS} s: this host is too busy for the demo")
+    if daemon.poll() is not None:
         raise SystemExit("the daemon did not start: see its lines above")
     return daemon
 
