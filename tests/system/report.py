@@ -57,9 +57,10 @@ The emulated machine is ten to fifty times slower than a real one: the times are
 
 ## Run it
 
-The releases run side by side. The test needs root, 2 GB of memory for each, and 6 GB in `/var/tmp/bpf-watchdog-system`,
-where the images of the systems are kept: a second run needs no network. The former version is the newest commit with
-one schema step less, so the test runs in a clone of the repository with its history. Code: `tests/system/`.
+The releases run side by side, and three steps of the role then run on one of them each; with `--suite` all run on the
+one. The test needs root, 2 GB of memory for each, and 6 GB in `/var/tmp/bpf-watchdog-system`, where the images of the
+systems are kept: a second run needs no network. The former version is the newest commit with one schema step less, so
+the test runs in a clone of the repository with its history. Code: `tests/system/`.
 """
 
 

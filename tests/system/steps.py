@@ -1,6 +1,6 @@
 """The steps of the system test, in their order: the life of the package on a host, from installation to purge."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 
 from guarding import (
     bad_reload,
@@ -27,3 +27,10 @@ STEPS: tuple[Step, ...] = (
     *(kill, terminate, hang, good_reload, bad_reload, clock_steps, reboot),
     *(remove, former, upgrade, downgrade, purge),
 )
+# A play takes minutes in the emulated machine: where the releases run side by side, only one of them has these steps.
+SHARED_OUT: Mapping[Step, str] = {second_run: "trixie", broken_rule: "bookworm", rotate: "bookworm"}
+
+
+def steps_of(suite: str, suites: Collection[str]) -> list[Step]:
+    """Return the steps of one of the `suites` that run side by side."""
+    return [step for step in STEPS if (only := SHARED_OUT.get(step, suite)) == suite or only not in suites]

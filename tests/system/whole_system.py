@@ -19,7 +19,7 @@ from images import CACHE, GUEST, dependencies, image
 from kernel_tests import CHECKOUT, kernel_tests
 from machine import GuestError, Machine, booted
 from report import StepResult, document, load, save, table
-from steps import STEPS, Step
+from steps import STEPS, Step, steps_of
 
 SUITES = {"bookworm": "Debian 12", "trixie": "Debian 13"}
 
@@ -59,7 +59,8 @@ def run_side_by_side(suites: list[str], package: Path, former: Path, *, with_ker
     for suite in suites:
         (CACHE / f"{suite}.json").unlink(missing_ok=True)
         tests_kernel = with_kernel_tests and suite == "bookworm"
-        processes.append(multiprocessing.Process(target=run_suite, args=(suite, package, former, tests_kernel)))
+        steps = [*steps_of(suite, suites), *([kernel_tests] if tests_kernel else [])]
+        processes.append(multiprocessing.Process(target=run_suite, args=(suite, package, former, steps)))
     try:
         for process in processes:
             process.start()
@@ -72,9 +73,9 @@ def run_side_by_side(suites: list[str], package: Path, former: Path, *, with_ker
                 process.join()
 
 
-def run_suite(suite: str, package: Path, former: Path, with_kernel_tests: bool) -> None:
-    """Run all steps in one guest, as long as it answers and the package could be installed; save the results."""
-    booting = image(suite, dependencies(package), with_kernel_tests=with_kernel_tests)
+def run_suite(suite: str, package: Path, former: Path, steps: list[Step]) -> None:
+    """Run the steps in one guest, as long as it answers and the package could be installed; save the results."""
+    booting = image(suite, dependencies(package), with_kernel_tests=kernel_tests in steps)
     with tempfile.TemporaryDirectory(prefix=".run-", dir=CACHE) as scratch:
         folder, share = Path(scratch), Path(scratch) / "share"
         shutil.copytree(GUEST, share)
@@ -85,7 +86,7 @@ def run_suite(suite: str, package: Path, former: Path, with_kernel_tests: bool) 
             host = Host(machine, f"{SHARE}/former.deb", f"{SHARE}/present.deb")
             results = [StepResult("boot", machine.boot_seconds, machine.output("uname -r"))]
             print_result(suite, results[-1])
-            for step in [*STEPS, kernel_tests] if with_kernel_tests else STEPS:
+            for step in steps:
                 results.append(run_step(step, host))
                 print_result(suite, results[-1])
                 if results[-1].problem:
