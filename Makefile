@@ -256,7 +256,7 @@ test-deb-suite: deb
 		--serial '$(filter-out $(addsuffix %,$(PARALLEL_TESTS)),$(SUITE))'
 
 # The whole life of the package on a host. SYSTEM="--document docs/system-test.md" writes the page of its results.
-test-system: deb
+test-system: deb setup-dev
 	@packaging/ensure-packages $(SYSTEM_PACKAGES)
 	@exec $(SUDO) $(PYTHON) tests/system/whole_system.py dist/*.deb $(SYSTEM)
 

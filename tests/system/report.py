@@ -27,7 +27,7 @@ page on {date}.
 ```
 make test-system                                # both releases
 make test-system SYSTEM="--suite trixie"        # one
-make test-system SYSTEM="--kernel-tests"        # on Debian 12 also the tests of the kernel's half
+make test-system SYSTEM="--no-kernel-tests"     # without the tests of the kernel's half, which run on Debian 12
 ```
 
 {summary}

@@ -1,6 +1,6 @@
 """Boot Debian with systemd in an emulated machine, and try the whole life of the package in it. As root.
 
-usage: whole_system.py PACKAGE.deb [--suite bookworm|trixie]… [--kernel-tests] [--document FILE]
+usage: whole_system.py PACKAGE.deb [--suite bookworm|trixie]… [--no-kernel-tests] [--document FILE]
 """
 
 import argparse
@@ -29,7 +29,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
     parser.add_argument("package", type=Path, help="the .deb")
     parser.add_argument("--suite", action="append", choices=SUITES, help="default: all of them")
-    parser.add_argument("--kernel-tests", action="store_true", help="also run kernel tests, on the first suite")
+    parser.add_argument(
+        "--kernel-tests", action=argparse.BooleanOptionalAction, default=True, help="run kernel tests on Debian 12"
+    )
     parser.add_argument("--document", type=Path, metavar="FILE", help="write the newest results to this page")
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # in the processes of the suites too: the guests end
