@@ -5,7 +5,6 @@ Arguments: parts to measure, of `alerts` and `metrics` (default: both).
 """
 
 import argparse
-import ctypes
 import gzip
 import http.client
 import http.server
@@ -29,7 +28,6 @@ import replaying_daemon  # noqa: E402
 from notification_webhook import NotificationWebhook  # noqa: E402
 from ports import free_port  # noqa: E402
 
-CLONE_NEWNET = 0x40000000
 PATIENCE_SECONDS = 240
 REFRESH_SECONDS, EXPIRY_SECONDS = 60, 240
 ALERTS = (0, 1_000, 3_000, 10_000, 30_000)
@@ -165,9 +163,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("parts", nargs="*", default=["alerts", "metrics"], choices=["alerts", "metrics"])
     parts = parser.parse_args().parts
-    if ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWNET):
-        raise SystemExit("this benchmark needs root, for a network namespace and a host name")
-    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+    replaying_daemon.enter_own_network()
     replaying_daemon.import_everything()
     with tempfile.TemporaryDirectory(prefix="bpf-watchdog-bench-") as name:
         folder = Path(name)

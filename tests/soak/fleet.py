@@ -8,7 +8,6 @@ member was started again, Alertmanager itself repeats a few.
 """
 
 import argparse
-import ctypes
 import os
 import subprocess
 import sys
@@ -25,7 +24,6 @@ import alertmanagers  # noqa: E402 - from where the tests have it
 import replaying_daemon  # noqa: E402
 from notification_webhook import NotificationWebhook  # noqa: E402
 
-CLONE_NEWNET = 0x40000000
 STARTS_AT_ONCE = 4
 PATIENCE_SECONDS = 240
 OBSERVED_SECONDS = 60
@@ -211,9 +209,7 @@ def main():
     parser.add_argument("daemons", type=int, nargs="?", default=200)
     parser.add_argument("--light", action="store_true")
     args = parser.parse_args()
-    if ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWNET):
-        raise SystemExit("this soak needs root, for a network namespace and host names")
-    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+    replaying_daemon.enter_own_network()
     replaying_daemon.import_everything()
     with tempfile.TemporaryDirectory(prefix="bpf-watchdog-soak-") as name:
         folder = Path(name)

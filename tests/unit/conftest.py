@@ -1,8 +1,9 @@
-"""Alerts, notifications and hostile names for the tests of receivers."""
+"""Alerts, notifications, hostile names and the state file, for tests of several rooms."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +11,8 @@ import factories
 from watchdog.alerts.alert import Alert
 from watchdog.alerts.evidence import Evidence
 from watchdog.routing.notification import Notification
+from watchdog.state.outbox import Outbox
+from watchdog.state.store import Store
 
 # Names that a process can give itself; bytes that are not UTF-8 arrive surrogate-escaped.
 HOSTILE_NAMES = (
@@ -40,6 +43,20 @@ HOSTILE_NAMES = (
 def hostile_name(request) -> str:
     """Return each of the names that every receiver must be able to send."""
     return request.param
+
+
+@pytest.fixture
+def store(tmp_path: Path, clock) -> Iterator[Store]:
+    """Open a new state file in `tmp_path`."""
+    store = Store(tmp_path, clock, "boot1")
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def outbox(store, clock) -> Outbox:
+    """Return the outbox of `store`."""
+    return Outbox(store.database, clock)
 
 
 @pytest.fixture

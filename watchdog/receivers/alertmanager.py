@@ -38,7 +38,6 @@ from watchdog.routing.notification import Notification, NotificationReason
 
 API_PATH = "/api/v2/alerts"
 RETRY_SECONDS = 5.0
-MAX_RETRY_SECONDS = 10.0  # a member that lags behind another one can notify of an alert that has ended
 _MAX_PENDING_ALERTS = 1_000  # a member ends older alerts by itself, at their `endsAt`
 _MORE_THAN_A_BASE = re.compile(r"/api/v[0-9]+(?:/|$)|[?#]")
 _GIVE_THE_BASE = f"give the URL of the Alertmanager without query and without {API_PATH}, which is appended to it"
@@ -322,8 +321,11 @@ class _ClusterMember:
 
 
 def _retry_wait_seconds(failures: int) -> float:
-    """Return the seconds until a member is tried again: random, as all hosts of a fleet lose it at the same moment."""
-    upper_seconds = min(MAX_RETRY_SECONDS, RETRY_SECONDS * 2.0 ** min(max(0, failures - 1), 16))
+    """Return the seconds until a member is tried again: random, as all hosts of a fleet lose it at the same moment.
+
+    Never much later: a member that lags behind another one can notify of an alert that has ended.
+    """
+    upper_seconds = RETRY_SECONDS if failures <= 1 else 2 * RETRY_SECONDS
     return random.uniform(upper_seconds / 2, upper_seconds)  # noqa: S311 - spreads load, no secret
 
 

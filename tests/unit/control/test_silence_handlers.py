@@ -7,18 +7,10 @@ from watchdog.clock import SECOND_NS
 from watchdog.control.silence_handlers import SilencedAlerts, silence_handlers
 from watchdog.errors import UsageError, WatchdogError
 from watchdog.routing.alert_matching import ROUTE_DIMENSIONS
-from watchdog.state.store import Store
 
 STORM = factories.make_alert(labels=(("process", "crawler"),))
 SPIKE = factories.make_alert(rule="spike", labels=(("process", "crawler"),))
 FIRING = {alert.fingerprint: alert for alert in (STORM, SPIKE)}
-
-
-@pytest.fixture
-def store(tmp_path, clock):
-    store = Store(tmp_path, clock, "boot1")
-    yield store
-    store.close()
 
 
 @pytest.fixture

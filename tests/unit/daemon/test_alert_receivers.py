@@ -11,7 +11,7 @@ from factories import make_alert, make_notification
 from watchdog.control.alert_handlers import AlertReceiver
 from watchdog.daemon.alert_receivers import AlertReceivers
 from watchdog.rules.language.rule import Severity
-from watchdog.state.outbox import AttemptOutcome, Outbox
+from watchdog.state.outbox import AttemptOutcome
 from watchdog.state.store import Store
 from watchdog.storage.opening import APPLICATION_ID
 from watchdog.storage.reader import StateReader
@@ -19,18 +19,6 @@ from watchdog.storage.schema import SCHEMA_STEPS, apply_step
 
 WARNING, CRITICAL = Severity.WARNING, Severity.CRITICAL
 ALERT = make_alert(severity=WARNING)
-
-
-@pytest.fixture
-def store(tmp_path, clock):
-    store = Store(tmp_path, clock, "boot1")
-    yield store
-    store.close()
-
-
-@pytest.fixture
-def outbox(store, clock):
-    return Outbox(store.database, clock)
 
 
 @pytest.fixture

@@ -31,7 +31,6 @@ from watchdog.state import audit
 from watchdog.state.losses import LossCause
 from watchdog.state.outbox import Outbox
 from watchdog.state.rate_limit import RateLimit
-from watchdog.state.store import Store
 
 SECOND_NS = 1_000_000_000
 TIMEOUT = DeliveryError(DeliveryErrorReason.TIMEOUT, "no answer within 10 s", retryable=True)
@@ -66,13 +65,6 @@ class ScriptedReceiver:
 
 def make_notification(id_, group_key="storm", resolved=None):
     return factories.make_notification(factories.make_alert(rule=group_key, labels=(), resolved=resolved), id=id_)
-
-
-@pytest.fixture
-def store(tmp_path, clock):
-    store = Store(tmp_path, clock, "boot1")
-    yield store
-    store.close()
 
 
 @pytest.fixture

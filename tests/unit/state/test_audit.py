@@ -8,22 +8,9 @@ import pytest
 from watchdog.state import audit
 from watchdog.state.audit import AlertRecord, AttemptRecord, NotificationRecord
 from watchdog.state.losses import LossCause
-from watchdog.state.outbox import FIRING_EXPIRY_NS, AttemptOutcome, Outbox
-from watchdog.state.store import Store
+from watchdog.state.outbox import FIRING_EXPIRY_NS, AttemptOutcome
 
 SECOND_NS = 1_000_000_000
-
-
-@pytest.fixture
-def store(tmp_path, clock):
-    store = Store(tmp_path, clock, "boot1")
-    yield store
-    store.close()
-
-
-@pytest.fixture
-def outbox(store, clock):
-    return Outbox(store.database, clock)
 
 
 @pytest.fixture

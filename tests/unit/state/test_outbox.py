@@ -1,11 +1,8 @@
 from dataclasses import replace
 
-import pytest
-
 import factories
 from watchdog.alerts.alert import AlertState
-from watchdog.state.outbox import FIRING_EXPIRY_NS, AttemptOutcome, Outbox, QueueStatus, merge_notifications
-from watchdog.state.store import Store
+from watchdog.state.outbox import FIRING_EXPIRY_NS, AttemptOutcome, QueueStatus, merge_notifications
 
 SECOND_NS = 1_000_000_000
 HOUR_NS = 3600 * SECOND_NS
@@ -20,18 +17,6 @@ def make_notification(id_, *alerts, receiver="oncall", group_key="storm", reason
     return factories.make_notification(
         *alerts, id=id_, receiver=receiver, group_key=group_key, reason=reason, created=3.0
     )
-
-
-@pytest.fixture
-def store(tmp_path, clock):
-    store = Store(tmp_path, clock, "boot1")
-    yield store
-    store.close()
-
-
-@pytest.fixture
-def outbox(store, clock):
-    return Outbox(store.database, clock)
 
 
 def put(store, *notifications):
