@@ -35,6 +35,9 @@ class FakePipeline:
         self.ticks += 1
         self.does()
 
+    def delivery_problems(self):
+        return []
+
     def hang(self):
         self.released.wait(PATIENCE_SECONDS)
 
