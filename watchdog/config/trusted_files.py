@@ -126,7 +126,8 @@ def _flaws_of_mounts(steps: Sequence[tuple[str, os.stat_result]], owners: Collec
 def _mounting_users() -> dict[int, int]:
     """Return the uid of the user who has mounted each FUSE file system, by device; proc_pid_mountinfo(5)."""
     try:
-        lines = _MOUNTS.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+        # Of all line ends the kernel escapes the line feed only (seq_path_root(), fs/proc_namespace.c).
+        lines = _MOUNTS.read_bytes().decode("utf-8", "surrogateescape").split("\n")[:-1]
     except OSError:
         return {}
     users = {}

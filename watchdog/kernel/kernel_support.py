@@ -158,7 +158,8 @@ def _proc_mount(mounts: Path = Path("/proc/self/mountinfo")) -> Finding:
 def _proc_options(mounts: Path) -> dict[str, str]:
     """Return the options of the newest mount on /proc (proc_pid_mountinfo(5))."""
     options: dict[str, str] = {}
-    for line in mounts.read_text(encoding="utf-8", errors="replace").splitlines():
+    # Of all line ends the kernel escapes the line feed only (seq_path_root(), fs/proc_namespace.c).
+    for line in mounts.read_bytes().decode("utf-8", "replace").split("\n")[:-1]:
         mount, _, file_system = line.partition(" - ")
         if mount.split()[4] == "/proc" and file_system.startswith("proc "):
             options = dict(option.partition("=")[::2] for option in file_system.split()[-1].split(","))

@@ -111,13 +111,14 @@ class Cgroups:
 
     def _of_process(self, pid: int, start_ns: int) -> str:
         try:
-            text = (self._proc / str(pid) / "cgroup").read_text(encoding="utf-8", errors="replace")
+            text = (self._proc / str(pid) / "cgroup").read_bytes().decode("utf-8", "replace")
         except OSError:
             return ""
         stat = read_process_stat(pid, self._proc)  # after the group: the pid still has the same process
         if stat is None or not stat.has_start(start_ns):
             return ""
-        paths = dict(line.split(":", 2)[1:] for line in text.splitlines() if line.count(":") > 1)
+        # A name can hold every line end that Python knows but the line feed (cgroup_mkdir(), kernel/cgroup/cgroup.c).
+        paths = dict(line.split(":", 2)[1:] for line in text.split("\n") if line.count(":") > 1)
         # The line of v2 has no controllers. With v1, systemd's hierarchy has the units.
         candidates = [paths.get("", ""), paths.get("name=systemd", ""), *paths.values()]
         return next((path for path in candidates if path.strip("/")), "")

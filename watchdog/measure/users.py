@@ -95,7 +95,7 @@ class UserNames:
             found = self._passwd.stat()
             if self._version == (found.st_ino, found.st_mtime_ns):
                 return
-            lines = self._passwd.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+            lines = self._passwd.read_bytes().decode("utf-8", "surrogateescape").split("\n")
         except OSError:
             return  # the users of the last reading stay
         self._version = found.st_ino, found.st_mtime_ns

@@ -277,3 +277,26 @@ def test_the_user_who_serves_a_file_system_can_change_its_files(tmp_path, user):
     reason = "on a file system of nobody, who can change it: umount"
     flaw = (str(tmp_path), f"{reason} {tmp_path}, or keep the file elsewhere")
     assert found.stdout == f"{[flaw] if user else []}\n"
+
+
+_HOSTILE_MOUNT = r"""
+import ctypes, os, sys
+from watchdog.config.trusted_files import data_owners, flaws_on_path
+
+mount = ctypes.CDLL(None).mount
+for place in sys.argv[1:]:
+    os.mkdir(place)
+    if mount(b"x", os.fsencode(place), b"tmpfs", 6, b""):
+        sys.exit("mount failed")
+print(flaws_on_path(sys.argv[1], data_owners()))
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts file systems")
+def test_a_mount_with_a_line_end_in_its_name_hides_no_other(tmp_path):
+    inside = ("timeout", "-s", "KILL", "30", "unshare", "--mount", "--propagation", "private")
+    places = [f"{tmp_path}/{name}" for name in ("plain", "a\rb", "c\vd", "e\ff", "g\x85h", "i\u2028j")]
+    found = subprocess.run(
+        [*inside, sys.executable, "-c", _HOSTILE_MOUNT, *places], capture_output=True, text=True, check=True
+    )
+    assert found.stdout == "[]\n"

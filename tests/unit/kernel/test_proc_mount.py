@@ -20,11 +20,13 @@ LINE = "22 28 0:21 / {} rw,nosuid shared:14 - {} {}\n"
         ([("/proc", "proc proc", "rw"), ("/srv/proc", "proc proc", "rw,hidepid=2")], "ok", ""),
         ([("/proc", "proc proc", "rw"), ("/proc/sys", "proc proc", "ro")], "ok", ""),
         ([("/proc", "proc proc", "rw,hidepid=off")], "ok", ""),
+        ([("/proc", "proc proc", "rw"), ("/srv/a\rb\fc\x85d", "fuse x", "rw,user_id=1000")], "ok", ""),
+        ([("/proc", "proc proc", "rw"), ("/srv/a\f1 2 0:3 / /proc rw - proc proc hidepid=2\f", "x x", "rw")], "ok", ""),
     ],
 )
 def test_a_mount_that_hides_processes_is_noted_with_the_remedy(tmp_path, mounts, verdict, words):
     file = tmp_path / "mountinfo"
-    file.write_text("".join(LINE.format(*mount) for mount in mounts))
+    file.write_bytes("".join(LINE.format(*mount) for mount in mounts).encode())
     finding = _proc_mount(file)
 
     assert finding.verdict == verdict

@@ -16,7 +16,7 @@ START = 5 * SECOND
 def write_process(proc, pid, group, start_ns=0):
     folder = proc / str(pid)
     folder.mkdir(parents=True)
-    (folder / "cgroup").write_text(group)
+    (folder / "cgroup").write_bytes(group.encode())
     fields = ["S", *["0"] * 18, str(start_ns * os.sysconf("SC_CLK_TCK") // SECOND), "0"]
     (folder / "stat").write_text(f"{pid} (a) b) {' '.join(fields)}\n")
 
@@ -48,6 +48,14 @@ def host(tmp_path):
 
 def test_the_group_recorded_by_the_kernel_is_preferred(host):
     assert host.path(42, host.group.stat().st_ino) == "/system.slice/web.service"
+
+
+@pytest.mark.parametrize("line_end", ["\r", "\v", "\f", "\x1c", "\x85", "\u2028"])
+def test_a_group_with_a_line_end_in_its_name_is_no_other_group(tmp_path, line_end):
+    path = f"/user.slice/user-1000.slice/x{line_end}0::/system.slice/ssh.service"
+    write_process(tmp_path, 42, f"0::{path}\n", START)
+    found = Cgroups(tmp_path, tmp_path / "nowhere").find_path(42, START, 0, SECOND)
+    assert found == path
 
 
 def test_the_group_of_an_ended_process_is_found_by_its_inode(host):
