@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import numpy as np
 
@@ -129,6 +130,11 @@ class FakeReceiver:
                 f"{len(self.notifications)} of {count}"
             )
 
+    def wait_for_next(self, seconds):
+        """Wait until a further notification comes, but at most for so long."""
+        with self._came:
+            self._came.wait(seconds)
+
     def entries(self):
         return [
             (notification.status, notification.reason_text, [alert.rule for alert in notification.alerts])
@@ -188,8 +194,14 @@ class SimulatedHost:
         """Return once all due notifications are delivered; after a failed tick, the test does this."""
         if self.others:
             return  # some don't answer
+        end = time.monotonic() + PATIENCE
+        while (made := self._count_made()) > len(self.receiver.notifications):
+            assert time.monotonic() < end, f"{len(self.receiver.notifications)} of {made}"
+            self.receiver.wait_for_next(0.02)
+
+    def _count_made(self):
+        # Of several that wait, the worker may yet merge all but one.
         with self.store.database.transaction() as connection:
-            made = connection.execute(
+            return connection.execute(
                 "SELECT count(*) FROM notifications WHERE receiver = 'oncall' AND state != 'merged'"
             ).fetchone()[0]
-        self.receiver.wait_for(made)
