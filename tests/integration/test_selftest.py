@@ -86,7 +86,7 @@ def selftest(open_folder):
 
 
 def left_behind():
-    return list(Path("/tmp").glob("bpf-watchdog-selftest-*"))
+    return list(Path("/tmp").glob("bpf-watchdog-tmp-*"))
 
 
 @pytest.fixture

@@ -1,9 +1,11 @@
 """The loader as a child process: its failures reach the caller with their remedy, and leave nothing behind."""
 
 import os
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from watchdog.errors import HandoverError, KernelUnfit, TemporaryFailure
 from watchdog.kernel import handover
 
 CHECKOUT = Path(__file__).parents[2]
+PATIENCE_SECONDS = int(os.environ.get("WATCHDOG_PATIENCE_SECONDS", "60"))
 PLACES = ["/run", "/dev/shm", "/tmp", "/var/tmp"]
 
 
@@ -97,6 +100,30 @@ def test_without_room_anywhere_the_start_is_tried_again_later():
     assert (code, "Traceback" in errors) == (os.EX_TEMPFAIL, False), errors
     assert "bpf-watchdog: no room for the sources of the BPF programs: /run/bpf-watchdog-" in errors
     assert errors.endswith("No space left on device: free 1 MB in one of these places\n")
+
+
+@pytest.fixture
+def open_folder():
+    """Return a folder that every account can enter; pytest's own are root's alone."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
+def test_the_next_start_removes_the_sources_of_a_killed_one(open_folder):
+    environment = {"PATH": os.environ["PATH"], "RUNTIME_DIRECTORY": str(open_folder)}
+    command = [sys.executable, "-m", "watchdog", "sample", "--for", "100ms"]
+    options = {"cwd": "/", "env": environment, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen(command, start_new_session=True, **options) as killed:
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while not list(open_folder.rglob("layout_assertions.h")) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        os.killpg(killed.pid, signal.SIGKILL)  # its loader too
+    abandoned = list(open_folder.iterdir())
+    done = subprocess.run(command, check=False, **options)
+
+    assert len(abandoned) == 1
+    assert (done.returncode, list(open_folder.iterdir())) == (0, [])
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import astuple, dataclass
@@ -35,6 +34,7 @@ from watchdog.kernel.programs import (
     TASK_ITERATOR,
     Probe,
 )
+from watchdog.kernel.temporary_folder import TemporaryFolder, remove_abandoned_folders, temporary_folder
 
 _MAX_FDS = 64
 _MAX_MESSAGE = 65536
@@ -43,7 +43,7 @@ _MAX_COMPILER_OUTPUT = 2000  # characters from the end of the compiler's output
 _ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}
 # Places for the folder of the sources. Only root can fill /run, every user can fill the others; not TMPDIR: the service
 # account often cannot reach root's.
-_PLACES = ("/run", "/dev/shm", "/tmp", "/var/tmp")  # noqa: S108 - used with mkdtemp
+_PLACES = ("/run", "/dev/shm", "/tmp", "/var/tmp")  # noqa: S108 - of temporary folders
 _ITERATORS = (FILE_ITERATOR, SOCKET_ITERATOR, TASK_ITERATOR)
 _EXIT_SECONDS = 5.0  # from the end of the loader's connection to the end of its process
 # Map: key size, value size in bytes.
@@ -304,8 +304,8 @@ def run_loader(
 
 
 @contextmanager
-def _source_folders() -> Iterator[list[str]]:
-    """Create an empty folder in each place that allows it; remove all at the end.
+def _source_folders() -> Iterator[list[TemporaryFolder]]:
+    """Create an empty folder in each place that allows it; remove all at the end, and those of killed starts now.
 
     They are removed by this process: the loader runs as another account by then.
 
@@ -313,16 +313,16 @@ def _source_folders() -> Iterator[list[str]]:
         TemporaryFailure: no place allows it.
     """
     given = os.environ.get("RUNTIME_DIRECTORY", "").partition(":")[0]  # of the service, systemd.exec(5)
-    folders: list[str] = []
+    places = (given, *_PLACES) if given.startswith("/") else _PLACES
+    remove_abandoned_folders(places)
+    folders: list[TemporaryFolder] = []
     problems = []
     with ExitStack() as stack:
-        for place in (given, *_PLACES) if given.startswith("/") else _PLACES:
+        for place in places:
             try:
-                made = tempfile.TemporaryDirectory(prefix="bpf-watchdog-", dir=place, ignore_cleanup_errors=True)
+                folders.append(stack.enter_context(temporary_folder(place)))
             except OSError as error:
                 problems.append(f"{place}: {error.strerror}")
-            else:
-                folders.append(stack.enter_context(made))
         if not folders:
             text = f"no place for the sources of the BPF programs: {', '.join(problems)}"
             raise TemporaryFailure(text, remedy="free 1 MB in one of these places")
@@ -330,7 +330,7 @@ def _source_folders() -> Iterator[list[str]]:
 
 
 def _run_loader(
-    folders: Sequence[str],
+    folders: Sequence[TemporaryFolder],
     compiler_output: BinaryIO,
     settings: Sequence[str],
     report_step: Callable[[LoaderStep], object],
@@ -340,10 +340,10 @@ def _run_loader(
         here.settimeout(STEP_LIMIT_SECONDS)
         # -I: neither the current folder, nor PYTHONPATH, nor the user's own packages.
         command = [sys.executable, "-I", "-m", "watchdog.kernel.loader"]
-        arguments = [str(there.fileno()), json.dumps(folders), *settings]
+        arguments = [str(there.fileno()), json.dumps([str(folder.path) for folder in folders]), *settings]
         with subprocess.Popen(  # noqa: S603 - our own module
             [*command, *arguments],
-            pass_fds=[there.fileno()],
+            pass_fds=[there.fileno(), *(folder.lock_fd for folder in folders)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=compiler_output,

@@ -101,7 +101,7 @@ def write_sources(folder: Path) -> None:
     write_header_tree(folder / "kernel")
     (folder / "layout_assertions.h").write_text(layout.layout_assertions(), encoding="ascii")
     if os.geteuid() == 0:
-        folder.chmod(0o755)
+        folder.chmod(0o711)  # the compiler reads as another account; without 0o044 that cannot hold the lock
 
 
 def write_sources_to_any(folders: Sequence[Path]) -> Path:

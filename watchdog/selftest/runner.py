@@ -5,18 +5,16 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from watchdog.kernel import privileges
+from watchdog.kernel.temporary_folder import TemporaryFolder, remove_abandoned_folders, temporary_folder
 from watchdog.selftest.result import CheckResult, CheckStatus
 
 if TYPE_CHECKING:
@@ -34,7 +32,7 @@ CHECK_MODULES = {
 CHECK_TIMEOUT_SECONDS = 45.0  # each check takes seconds, longer on a busy host
 
 _MAX_STDERR_CHARACTERS = 300
-_TEMPORARY = "/tmp"  # noqa: S108 - mkdtemp creates a folder in it; the account may be unable to enter that of TMPDIR
+_TEMPORARY = "/tmp"  # noqa: S108 - of temporary folders; the account may be unable to enter that of TMPDIR
 
 
 def run_in_process(
@@ -44,10 +42,11 @@ def run_in_process(
     began = time.monotonic()
     with _scratch() as folder:
         # -I: neither the current folder, nor PYTHONPATH, nor the user's own packages.
-        command = [sys.executable, "-I", "-m", "watchdog.selftest", name, str(folder)]
+        command = [sys.executable, "-I", "-m", "watchdog.selftest", name, str(folder.path)]
         arguments = [json.dumps(sources.settings_file), json.dumps(sources.rules_path)]
         child = subprocess.Popen(  # noqa: S603 - this program itself
             [*command, *arguments],
+            pass_fds=[folder.lock_fd],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -64,15 +63,13 @@ def run_in_process(
 
 
 @contextmanager
-def _scratch() -> Iterator[Path]:
-    folder = Path(tempfile.mkdtemp(prefix="bpf-watchdog-selftest-", dir=_TEMPORARY))
-    try:
+def _scratch() -> Iterator[TemporaryFolder]:
+    remove_abandoned_folders((_TEMPORARY,))
+    with temporary_folder(_TEMPORARY) as folder:
         if os.geteuid() == 0:  # most checks give up root
             account = privileges.service_account()
-            os.chown(folder, account.pw_uid, account.pw_gid)
+            os.chown(folder.path, account.pw_uid, account.pw_gid)
         yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:
