@@ -135,7 +135,7 @@ def make_daemon_status(**changes: Any) -> DaemonStatus:
         "account": "bpf-watchdog",
         "uptime_seconds": 93_784.0,
         "kernel": "6.12.0",
-        "rules": RulesStatus(50, "c0ffee" * 10, "/etc/bpf-watchdog/rules.d", ()),
+        "rules": RulesStatus(50, "c0ffee" * 10, "/etc/bpf-watchdog/rules.d", 49, ()),
         "reload": ReloadStatus("accepted", WALL - 7_200),
         "ticks": TickStatus(1.0, 1.0, 0.0042, 0.4),
         "quality": {},
@@ -167,7 +167,7 @@ def hostile_view() -> StatusView:
     """Return the view of a host with alerts, rules and receivers in every state, and hostile names all over."""
     return make_status_view(
         status=make_daemon_status(
-            rules=RulesStatus(9, "c0ffee" * 10, "/etc/bpf-watchdog/rules.d", ("closed-by-reset",)),
+            rules=RulesStatus(9, "c0ffee" * 10, "/etc/bpf-watchdog/rules.d", 0, ("closed-by-reset",)),
             reload=ReloadStatus("refused", WALL - 300, 'network.toml:4: rule.metric: unknown metric "opn"'),
             ticks=TickStatus(1.0, 2.0, 0.71, 0.9),
             quality={"missed_events": 12_402, "unread_names": 3},

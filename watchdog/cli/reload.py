@@ -13,6 +13,7 @@ from watchdog.cli.daemon_options import add_daemon_options, ask_daemon
 from watchdog.cli.terminal import print_table
 from watchdog.config.counts import format_count
 from watchdog.errors import UsageError
+from watchdog.rules.language.rule_source import origin_text
 from watchdog.sanitize import escape_unprintable
 
 _DESCRIPTION = """\
@@ -60,7 +61,8 @@ def _print_problems(answer: Mapping[str, Any]) -> None:
 
 def _print_changes(answer: Mapping[str, Any]) -> None:
     verb = "would be accepted" if answer["dry_run"] else "reloaded"
-    print(f"{verb}: {format_count(answer['rules'], 'rule')} from {escape_unprintable(answer['origin'])}")
+    origin = origin_text(answer["origin"], answer["rules"], answer["shipped"])
+    print(f"{verb}: {format_count(answer['rules'], 'rule')} from {escape_unprintable(origin)}")
     for line in _change_lines(answer):
         print(escape_unprintable(line))
     if answer["alerts"]:

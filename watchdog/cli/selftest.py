@@ -65,10 +65,8 @@ def run(args: argparse.Namespace) -> int:
     sources = ConfigurationSources(args.config, args.rules)
     setup = read_configuration(sources)  # problems are reported once, not by each check
     if not args.json:
-        print(
-            f"{format_count(len(setup.rules), 'rule')} of {setup.rules_origin}, receivers of {setup.settings.file}",
-            file=sys.stderr,
-        )
+        rules = f"{format_count(len(setup.rules), 'rule')} of {setup.rules_origin_text}"
+        print(f"{rules}, receivers of {setup.settings.file}", file=sys.stderr)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # cleans up the running check first
     outcomes = []
     for name in dict.fromkeys(args.names or runner.CHECK_MODULES):

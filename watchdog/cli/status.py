@@ -13,6 +13,7 @@ from watchdog.cli.terminal import age_text, print_facts, print_table
 from watchdog.config.counts import format_count
 from watchdog.kernel.quality import LOSS_WORDS
 from watchdog.receivers.render.evidence_text import duration_text, utc_text
+from watchdog.rules.language.rule_source import origin_text
 
 _DESCRIPTION = """\
 Show the running daemon: version, rules and their hash, newest reload, ticks, lost data, receivers, alerts.
@@ -45,7 +46,8 @@ def _lines(status: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     uptime = duration_text(status["uptime_seconds"])
     yield "daemon", f"bpf-watchdog {status['version']}, pid {status['pid']} as {status['account']}, up {uptime}"
     yield "host", f"{status['host']}, Linux {status['kernel']}"
-    yield "rules", f"{rules['count']} from {rules['origin']}, hash {rules['sha256'][:12]}"
+    origin = origin_text(rules["origin"], rules["count"], rules["shipped"])
+    yield "rules", f"{rules['count']} from {origin}, hash {rules['sha256'][:12]}"
     if rules["unknown"]:
         yield "unknown", f"losses leave without a sure verdict: {', '.join(rules['unknown'])}"
     yield "reload", _reload_text(status["reload"])

@@ -31,8 +31,9 @@ class ReloadAnswer:
 
     `problems`: all problems of all files, as `check` prints them; empty if the files are accepted. `notes`: likewise.
     `added`, `changed`, `removed`: ids of rules. `settings`: changed tables and keys of the settings file.
-    `restart_keys`: changed keys of the settings that a restart alone applies. `rules`: their number, `origin`: their
-    folder. `due`: rules or settings differ from those in force, or the newest reload was refused.
+    `restart_keys`: changed keys of the settings that a restart alone applies. `rules`: their number, `shipped` of them
+    are shipped; `origin`: their file or folder. `due`: rules or settings differ from those in force, or the newest
+    reload was refused.
     """
 
     accepted: bool
@@ -40,6 +41,7 @@ class ReloadAnswer:
     problems: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     rules: int = 0
+    shipped: int = 0
     origin: str = ""
     added: tuple[str, ...] = ()
     changed: tuple[str, ...] = ()

@@ -12,11 +12,15 @@ from watchdog.control.server import RequestHandler
 
 @dataclass(frozen=True, slots=True)
 class RulesStatus:
-    """The rules in force: number, hash (as in the heartbeat), origin, ids of rules without a sure verdict."""
+    """The rules in force: number, hash (as in the heartbeat), ids of rules without a sure verdict.
+
+    `origin`: their file or folder. `shipped`: how many of `count` are shipped, overridden ones included.
+    """
 
     count: int
     sha256: str
     origin: str
+    shipped: int
     unknown: tuple[str, ...]
 
 

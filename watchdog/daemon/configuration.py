@@ -39,7 +39,7 @@ from watchdog.rules.language.exceptions import notes_on_ended_exceptions
 from watchdog.rules.language.load import RuleSet, load_layered_rules, load_rules, only_self_watch, toml_files
 from watchdog.rules.language.location_rules import check_locations
 from watchdog.rules.language.rule import Rule
-from watchdog.rules.language.rule_source import RuleOrigin, RuleSource
+from watchdog.rules.language.rule_source import RuleOrigin, RuleSource, count_shipped, origin_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +68,9 @@ class ConfigurationTexts:
 class Configuration:
     """What was read: settings, live receivers by name, rules and where they come from, notes for their author.
 
-    `sources`: of the rules, by id. `texts`: None once they are saved. `settings_digests`: of each key of the settings
-    file, by name, as `changed_settings` compares them; never shown, because settings can have secrets.
+    `rules_origin`: file or folder of the rules. `sources`: of the rules, by id. `texts`: None once they are saved.
+    `settings_digests`: of each key of the settings file, by name, as `changed_settings` compares them; never shown,
+    because settings can have secrets.
     """
 
     settings: Settings
@@ -84,6 +85,16 @@ class Configuration:
     sources: Mapping[str, RuleSource] = field(default_factory=dict)
     texts: ConfigurationTexts | None = None
     settings_digests: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+
+    @property
+    def shipped_rules(self) -> int:
+        """The number of shipped rules in force."""
+        return count_shipped((rule.id for rule in self.rules), self.sources)
+
+    @property
+    def rules_origin_text(self) -> str:
+        """The origin of the rules for people, with the number of the shipped ones."""
+        return origin_text(self.rules_origin, len(self.rules), self.shipped_rules)
 
 
 def read_configuration(
@@ -107,7 +118,7 @@ def read_configuration(
     loaded, origin, is_shipped = None, "", False
     try:
         folder, is_shipped = rules_folder(sources.rules_path)
-        origin = rules_origin(folder, is_shipped=is_shipped)
+        origin = os.path.realpath(folder) if is_shipped else str(folder)
         shipped = settings.rules.shipped if settings else None
         loaded = load_rules_in_force(
             folder, receivers=names, interval_ns=interval_ns, shipped=shipped, is_shipped=is_shipped
@@ -135,7 +146,7 @@ def read_configuration(
         interval_ns,
         receivers,
         loaded.rules,
-        origin + _shipped_share(loaded),
+        origin,
         notes,
         heartbeat,
         routes,
@@ -194,17 +205,6 @@ def rules_folder(given: str | None) -> tuple[Path, bool]:
     if path_exists(DEFAULT_RULES_FOLDER) and toml_files(own):
         return own, False
     return shipped_rules_folder(), True
-
-
-def rules_origin(folder: Path, *, is_shipped: bool) -> str:
-    """Return the text for people of the place of the rules."""
-    return f"{os.path.realpath(folder)} (shipped)" if is_shipped else str(folder)
-
-
-def _shipped_share(loaded: RuleSet) -> str:
-    """Return the words about shipped rules beside those of the user, "" without such a mixture."""
-    shipped = sum(source.origin is not RuleOrigin.OWN for source in loaded.sources.values())
-    return f" ({shipped} of them shipped)" if 0 < shipped < len(loaded.rules) else ""
 
 
 def load_rules_in_force(

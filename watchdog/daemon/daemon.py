@@ -352,7 +352,8 @@ class Daemon:
         self._tick_loop.change_interval(configuration.interval_ns)
         self._set_heartbeat(configuration)
         self._report_rules_in_force(pipeline, configuration)
-        _log.info("reloaded: rules=%d from=%s", len(configuration.rules), configuration.rules_origin)
+        counts = len(configuration.rules), configuration.shipped_rules
+        _log.info("reloaded: rules=%d shipped=%d from=%s", *counts, configuration.rules_origin)
         return answer
 
     def _log_start(self, configuration: Configuration, open_connections: int, folder: Path, restored: int) -> None:
@@ -367,7 +368,7 @@ class Daemon:
         firing = f", {format_count(restored, 'alert')} still firing from before the start" if restored else ""
         lines = [
             f"bpf-watchdog {__version__} watches {self._host.current}: {connections}, every {interval}",
-            f"rules: {count} from {configuration.rules_origin}: {format_rule_ids(configuration.rules)}",
+            f"rules: {count} from {configuration.rules_origin_text}: {format_rule_ids(configuration.rules)}",
             *(f"receivers: {receiver.name}: {receiver.destination()}" for receiver in configuration.receivers.values()),
             f"alerts of rules without receivers go to {default}{unless}",
             f"state: {file}{firing}",

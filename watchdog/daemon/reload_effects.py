@@ -40,6 +40,7 @@ def reload_changes(
         dry_run=dry_run,
         notes=tuple(map(str, (*new.notes, *notes_on_changed_baselines(former.rules, new.rules)))),
         rules=len(new.rules),
+        shipped=new.shipped_rules,
         origin=new.rules_origin,
         added=tuple(sorted(after.keys() - before.keys())),
         changed=tuple(sorted(name for name in after.keys() & before.keys() if after[name] != before[name])),

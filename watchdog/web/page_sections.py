@@ -14,6 +14,7 @@ from watchdog.control.rule_handlers import RuleStatus
 from watchdog.control.status_handlers import ReceiverStatus
 from watchdog.receivers.render.evidence_text import duration_text, evidence_sections, utc_text
 from watchdog.rules.language.formats import FORMATS
+from watchdog.rules.language.rule_source import origin_text
 from watchdog.web.busiest_traffic import BusyTraffic
 from watchdog.web.chart import describe_series, draw_chart
 from watchdog.web.markup import Child, Markup, element, join, name
@@ -267,6 +268,7 @@ def _quality(view: StatusView) -> Iterator[Markup]:
     if ticks.age_seconds is not None:
         interval += f", {ticks.age_seconds:.1f} s ago"
     losses = ", ".join(f"{cause} {count:,}" for cause, count in sorted(status.quality.items()) if count)
+    origin = origin_text(rules.origin, rules.count, rules.shipped)
     reload = status.reload
     at = "" if reload.at is None else f", {utc_text(reload.at)}"
     yield _facts(
@@ -274,7 +276,7 @@ def _quality(view: StatusView) -> Iterator[Markup]:
             ("ticks", interval),
             ("lost data", f"▲ {losses}" if losses else "none since the start"),
             ("unknown", _text(f"▲ {', '.join(rules.unknown)}") if rules.unknown else "no rule"),
-            ("rules", f"{rules.count} from {rules.origin}, hash {rules.sha256[:12]}"),
+            ("rules", f"{rules.count} from {origin}, hash {rules.sha256[:12]}"),
             ("reload", _text(f"{reload.result}{at}" + (f": {reload.problem}" if reload.problem else ""))),
             ("up", duration_text(status.uptime_seconds)),
         ]

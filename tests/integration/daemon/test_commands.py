@@ -161,11 +161,15 @@ def test_a_start_with_broken_files_guards_by_the_last_good_ones_and_reports_that
     code, out, _ = watchdog.ask("status", "--json")
     status = json.loads(out)
     assert (code, status["reload"]["result"]) == (1, "refused")
-    assert status["rules"]["origin"] == f"{watchdog.state / 'last-good' / 'rules.d'} (5 of them shipped)"
+    rules_in_force = status["rules"]
+    last_good = str(watchdog.state / "last-good" / "rules.d")
+    assert (rules_in_force["origin"], rules_in_force["shipped"]) == (last_good, 5)
     rules.write_text(right)
     watchdog.config.write_text(settings)
     assert ask(watchdog, "reload").startswith("reloaded: ")
-    assert answer(watchdog, "status")["rules"]["origin"] == f"{watchdog.rules} (5 of them shipped)"
+    rules_in_force = answer(watchdog, "status")["rules"]
+    assert (rules_in_force["origin"], rules_in_force["shipped"]) == (str(watchdog.rules), 5)
+    assert f"from {watchdog.rules} (5 of them shipped), hash " in ask(watchdog, "status")
 
 
 def test_a_start_with_broken_files_of_another_place_is_refused(start_daemon, watchdog, open_folder, wait_for):

@@ -68,7 +68,7 @@ def test_the_files_come_back_as_they_were_although_they_are_broken_now(files, so
     assert read.rules == before.rules
     assert read.interval_ns == before.interval_ns
     assert list(read.receivers) == ["log"]
-    assert read.rules_origin == f"{files / 'state' / 'last-good' / 'rules.d'} (6 of them shipped)"
+    assert (read.rules_origin, read.shipped_rules) == (str(files / "state" / "last-good" / "rules.d"), 6)
     assert os.geteuid() == 0
 
 

@@ -81,7 +81,9 @@ def problems_of(sources):
 def test_without_any_file_the_shipped_rules_notify_the_console():
     setup = read_configuration(ConfigurationSources())
 
-    assert setup.rules_origin.endswith("/rules (shipped)")
+    assert setup.rules_origin.endswith("/rules")
+    assert setup.shipped_rules == len(setup.rules)
+    assert setup.rules_origin_text == f"{setup.rules_origin} (shipped)"
     assert "outbound-connection-storm" in {rule.id for rule in setup.rules}
     assert [receiver.type for receiver in setup.receivers.values()] == ["console"]
     assert setup.interval_ns == SECOND_NS
@@ -91,13 +93,14 @@ def test_without_own_rules_shipped_false_leaves_the_rules_about_the_watchdog_its
     setup = read_configuration(ConfigurationSources(write("all.toml", "[rules]\nshipped = false\n")))
     assert setup.rules
     assert all(rule.id.startswith("watchdog-") for rule in setup.rules)
+    assert setup.shipped_rules == len(setup.rules)
 
 
 def test_rules_in_the_default_folder_are_used_instead(write, tmp_path):
     write("rules.d/own.toml", RULE)
     setup = read_configuration(ConfigurationSources())
 
-    assert (setup.rules_origin, [rule.id for rule in setup.rules]) == (
+    assert (setup.rules_origin_text, [rule.id for rule in setup.rules]) == (
         f"{tmp_path / 'rules.d'} (6 of them shipped)",
         [
             "storm",
@@ -114,7 +117,7 @@ def test_rules_in_the_default_folder_are_used_instead(write, tmp_path):
 def test_a_default_folder_without_rule_files_counts_as_missing(write):
     write("rules.d/own.test.toml", "")
 
-    assert read_configuration(ConfigurationSources()).rules_origin.endswith("(shipped)")
+    assert read_configuration(ConfigurationSources()).rules_origin_text.endswith("(shipped)")
 
 
 def test_the_interval_of_the_command_line_overrides_the_settings_and_windows_are_checked_against_it(write):

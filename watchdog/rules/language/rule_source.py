@@ -6,7 +6,7 @@ import datetime as dt
 import enum
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from watchdog.config.document import Table
@@ -45,6 +45,19 @@ class RuleSource:
         """Return the source with another value at `key`; `note`: its reason, in place of a file."""
         kept = tuple(one for one in self.values if one.key != key)
         return RuleSource(self.origin, (*kept, SourcedValue(key, value, note)))
+
+
+def count_shipped(ids: Iterable[str], sources: Mapping[str, RuleSource]) -> int:
+    """Return the number of rules in `ids` that are shipped, with or without an override; `sources`: by id."""
+    found = (sources.get(rule_id) for rule_id in ids)
+    return sum(source is not None and source.origin is not RuleOrigin.OWN for source in found)
+
+
+def origin_text(place: str, rules: int, shipped: int) -> str:
+    """Return the place of `rules` rules for people: "/etc/bpf-watchdog/rules.d (50 of them shipped)"."""
+    if not shipped:
+        return place
+    return f"{place} (shipped)" if shipped == rules else f"{place} ({shipped} of them shipped)"
 
 
 def table_source(table: Table, origin: RuleOrigin) -> RuleSource:
