@@ -58,14 +58,18 @@ class LearningHost(SimulatedHost):
             self.kernel.connects = int(random.integers(most // 2, most + 1))
             now_ns = self.clock.boottime_ns()
             self.pipeline.run_tick(ScheduledTick(now_ns, now_ns, 0.0, 0))
-        self.settle()
+            self.settle()
 
-    def die(self):
-        """End like after SIGKILL: nothing more is written. The outcome of each delivery is recorded before."""
+    def settle(self):
+        """Return once the outcome of each delivery is recorded: the next tick would be after its time limit."""
         end = time.monotonic() + PATIENCE
         while self.count_pending():
             assert time.monotonic() < end
             time.sleep(0.005)
+
+    def die(self):
+        """End like after SIGKILL: nothing more is written."""
+        self.settle()
         self.pipeline._delivery.stop(1.0, 0.0)
         self.store.database.close()
 
