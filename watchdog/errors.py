@@ -22,7 +22,7 @@ import errno
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Final
 
@@ -57,6 +57,10 @@ class Problem:
     def __str__(self) -> str:
         """Format as `file:line: key: message`."""
         return f"{self.file}:{self.line}: {self.key}: {self.message}"
+
+    def as_note(self) -> Problem:
+        """Return the problem with a mark that nothing is refused for it: `file:line: key: note: message`."""
+        return replace(self, message=f"note: {self.message}")
 
 
 class WatchdogError(Exception):

@@ -18,7 +18,7 @@ then get its resolved notification. If it fires again later, they are notified a
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add `ack`."""
     parser = commands.add_parser("ack", description=_DESCRIPTION)
-    parser.add_argument("fingerprint", metavar="FINGERPRINT", help="fingerprint of the alert, or its first characters")
+    parser.add_argument("fingerprint", metavar="FINGERPRINT", help="the alert's fingerprint, or its first characters")
     parser.add_argument("--comment", metavar="TEXT", default="", help="for those who come after")
     add_author(parser)
     add_daemon_options(parser)

@@ -12,16 +12,16 @@ from typing import Any
 
 from watchdog.alerts.evidence import Evidence
 from watchdog.cli.daemon_options import add_daemon_options, ask_daemon
-from watchdog.cli.terminal import SEVERITY_COLOURS, age_text, print_facts, print_table
+from watchdog.cli.terminal import SEVERITY_COLOURS, age_text, print_facts, print_table, print_wrapped
+from watchdog.control.alert_texts import delivery_mark, format_timer
 from watchdog.receivers.render.evidence_text import duration_text, evidence_lines, utc_text
-from watchdog.sanitize import escape_unprintable
 
 _DESCRIPTION = """\
 List the pending and firing alerts, the worst first.
 
 STATE is the severity of a firing alert. RECEIVERS have taken a notification; "(queued)" follows one whose notification
-is to be delivered, "(waits)" one without a notification yet. ALERT is the begin of the alert's fingerprint, which other
-commands take."""
+is to be delivered, "(waits)" one without a notification yet. FINGERPRINT is the begin of the alert's fingerprint, which
+other commands take."""
 
 _NAME_WIDTH = 12
 _SHORT_FINGERPRINT = 8  # characters that identify an alert in practice; commands take any unambiguous begin
@@ -60,13 +60,12 @@ def _show(args: argparse.Namespace) -> int:
         print(json.dumps(detail, indent=2))
     else:
         print_facts(_facts(detail), _NAME_WIDTH, commands=("explain",))
-        for line in _evidence_lines(detail):
-            print(escape_unprintable(line))
+        _print_evidence(detail)
     return 0
 
 
 def _print_alerts(alerts: Sequence[Mapping[str, Any]]) -> None:
-    head = ("ALERT", "SINCE", "STATE", "RULE", "LABELS", "VALUE", "LIMIT", "RECEIVERS")
+    head = ("FINGERPRINT", "SINCE", "STATE", "RULE", "LABELS", "VALUE", "LIMIT", "RECEIVERS")
     rows = [
         (
             alert["fingerprint"][:_SHORT_FINGERPRINT],
@@ -95,11 +94,7 @@ def _state_text(alert: Mapping[str, Any]) -> str:
 
 def timer_text(timer: Mapping[str, Any]) -> str:
     """Return the state of a timer, with the part of its time that has passed."""
-    if timer["hits"]:
-        return f"{timer['state']} {timer['hits']}"
-    if timer["duration_seconds"] is None:
-        return str(timer["state"])
-    return f"{timer['state']} {timer['elapsed_seconds']:.0f}s of {timer['duration_seconds']:g}s"
+    return format_timer(timer["state"], timer["hits"], timer["elapsed_seconds"], timer["duration_seconds"])
 
 
 def labels_text(labels: Mapping[str, str]) -> str:
@@ -109,12 +104,8 @@ def labels_text(labels: Mapping[str, str]) -> str:
 
 def receivers_text(alert: Mapping[str, Any]) -> str:
     """Return the receivers of an alert, and the cause that withholds notifications: "oncall, chat (queued)"."""
-    receivers = ", ".join(one["receiver"] + _delivery_mark(one) for one in alert["receivers"])
+    receivers = ", ".join(one["receiver"] + delivery_mark(one["notified"], one["queued"]) for one in alert["receivers"])
     return "; ".join(filter(None, (*alert["suppressed_by"], receivers)))
-
-
-def _delivery_mark(receiver: Mapping[str, Any]) -> str:
-    return "" if receiver["notified"] else " (queued)" if receiver["queued"] else " (waits)"
 
 
 def delivery_text(receiver: Mapping[str, Any]) -> str:
@@ -132,7 +123,7 @@ def delivery_text(receiver: Mapping[str, Any]) -> str:
 
 def _facts(detail: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     alert = detail["active"]
-    yield "alert", alert["fingerprint"]
+    yield "fingerprint", alert["fingerprint"]
     if alert["summary"]:
         yield "summary", alert["summary"]
     file = f" ({detail['rule_file']}:{detail['rule_line']})" if detail["rule_file"] else ""
@@ -159,9 +150,10 @@ def _facts(detail: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "runbook", detail["runbook"]
 
 
-def _evidence_lines(detail: Mapping[str, Any]) -> Iterator[str]:
+def _print_evidence(detail: Mapping[str, Any]) -> None:
     evidence = Evidence.from_json(detail["evidence"])
-    if evidence is not None:
-        yield ""
-        yield f"evidence of {utc_text(evidence.taken)}:"
-        yield from (f"  {line}" for line in evidence_lines(evidence, tuple(detail["active"]["labels"].items())))
+    if evidence is None:
+        return
+    print(f"\nevidence of {utc_text(evidence.taken)}:")
+    for line in evidence_lines(evidence, tuple(detail["active"]["labels"].items())):
+        print_wrapped("  ", line, 4)

@@ -97,7 +97,7 @@ def _to_json(report: CheckReport) -> dict[str, Any]:
 
 
 def _print(report: CheckReport) -> None:
-    notes = [Problem(note.file, note.line, note.key, f"note: {note.message}") for note in report.notes]
+    notes = [note.as_note() for note in report.notes]
     for line in sorted(report.problems + notes):
         print(line)
     checked = f"{_format_count(report.files, 'file')}, {_format_count(report.rules, 'rule')}"

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
+from watchdog.cli.terminal import print_wrapped
 from watchdog.config.settings import DEFAULT_RULES_FOLDER, DEFAULT_SETTINGS_FILE
 from watchdog.config.trusted_files import data_owners, flaws_on_path, sudo_caller
 from watchdog.errors import ConfigError, KernelUnfit
@@ -34,8 +35,8 @@ def run(args: argparse.Namespace) -> int:
     for finding in _examine():
         found.append(finding)
         if not args.json:
-            print(f"{finding.verdict:<8}{finding.subject:<15}{finding.detail}", flush=True)
-            if finding.remedy:
+            print_wrapped(f"{finding.verdict:<8}{finding.subject:<15}", finding.detail)
+            if finding.remedy:  # whole: it can be a command to copy
                 print(f"{'':<8}{'':<15}-> {finding.remedy}", flush=True)
     if args.json:
         print(json.dumps([asdict(finding) for finding in found], indent=2))

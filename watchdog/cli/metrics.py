@@ -6,6 +6,7 @@ import argparse
 import json
 from dataclasses import asdict
 
+from watchdog.cli.terminal import print_wrapped
 from watchdog.measure.catalogue import DIMENSIONS, METRICS, Metric
 
 
@@ -30,8 +31,14 @@ def run(args: argparse.Namespace) -> int:
         return 0
     for metric in METRICS.values():
         print(f"{metric.name}  ({metric.kind}, {metric.unit})")
-        print(f"    {metric.meaning}\n    kernel: {metric.source}\n    cost: {metric.cost}")
-        print(f"    dimensions: {_dimensions_text(metric)}")
+        dimensions = _dimensions_text(metric)
+        for line in (
+            metric.meaning,
+            f"kernel: {metric.source}",
+            f"cost: {metric.cost}",
+            f"dimensions: {dimensions}",
+        ):
+            print_wrapped(" " * 4, line, 6)
     print()
     print("Dimensions, for `by`, `where` and `sample --by`:")
     rows = [
@@ -39,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
         for dimension in DIMENSIONS.values()
     ]
     for name, values, meaning, choices in rows:
-        print(f"  {name:<12} {values:<8} {meaning}{': ' if choices else ''}{choices}")
+        print_wrapped(f"  {name:<14} {values:<8} ", f"{meaning}{': ' if choices else ''}{choices}")
     return 0
 
 

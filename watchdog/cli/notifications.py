@@ -12,18 +12,18 @@ from typing import Any
 
 from watchdog.cli.daemon_options import add_daemon_options, ask_daemon, daemon_socket
 from watchdog.cli.table import format_table
-from watchdog.cli.terminal import fitted_table, output_width
+from watchdog.cli.terminal import fitted_table, output_width, print_facts, print_wrapped
 from watchdog.control.client import send_request
 from watchdog.control.socket_path import DEFAULT_STATE_FOLDER
 from watchdog.errors import DaemonUnreachable, StoreError, UsageError
 from watchdog.kernel import privileges
-from watchdog.sanitize import escape_unprintable
 from watchdog.state.delivery_states import DELIVERED, DELIVERY_STATES, FAILED
 from watchdog.storage.folder import STATE_FILE_NAME
 from watchdog.storage.reader import ReadableDatabase, StateReader
 
 _SHORT_ID = 12  # characters that identify a notification in practice; `show` and `retry` accept them
 _MAX_TEXT_CHARACTERS = 100
+_NAME_WIDTH = 13
 _DESCRIPTION = f"""\
 Show the notifications that were created, their receivers, their delivery states, and the answer of each receiver.
 
@@ -97,7 +97,12 @@ def _show(args: argparse.Namespace) -> int:
 
     wanted = {"notification_id": args.notification_id}
     detail = _read(args, "notifications show", notification_handlers.show_notification, wanted)
-    print(json.dumps(detail, indent=2) if args.json else "\n".join(_lines(detail)))
+    if args.json:
+        print(json.dumps(detail, indent=2))
+    else:
+        print_facts(_facts(detail), _NAME_WIDTH)
+        for line in _lines(detail):
+            print_wrapped("", line, 8)
     return 0
 
 
@@ -133,7 +138,7 @@ def _failed_ids(socket: Path, receiver: str | None) -> list[str]:
 def _print_results(results: Sequence[Mapping[str, Any]]) -> None:
     for result in results:
         outcome = "will be sent again" if result["retried"] else f"not sent again: {result['reason']}"
-        print(f"{escape_unprintable(result['notification_id'])}: {outcome}")
+        print_wrapped("", f"{result['notification_id']}: {outcome}", 2)
     if not results:
         print("no failed notifications", file=sys.stderr)
 
@@ -190,27 +195,30 @@ def _result(notification: Mapping[str, Any]) -> str | None:
     return "ok" if notification["state"] == DELIVERED else notification["error"]
 
 
+def _facts(detail: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    notification = detail["notification"]
+    yield "notification", notification["notification_id"]
+    yield "receiver", notification["receiver"]
+    yield "group", notification["group_key"]
+    yield "status", f"{notification['status']}: {notification['reason']}"
+    yield "created", f"{_time(notification['created_at'])} UTC"
+    ended = "" if notification["ended_at"] is None else f" since {_time(notification['ended_at'])} UTC"
+    error = f": {notification['error']}" if notification["error"] else ""
+    yield "state", f"{notification['state']}{ended}{error}"
+    if detail["superseded_by"]:
+        yield "superseded", f"by {detail['superseded_by']}; it cannot be sent again"
+
+
 def _lines(detail: Mapping[str, Any]) -> Iterator[str]:
     notification, attempts = detail["notification"], detail["attempts"]
-    yield f"notification  {escape_unprintable(notification['notification_id'])}"
-    yield f"receiver      {escape_unprintable(notification['receiver'])}"
-    yield f"group         {escape_unprintable(notification['group_key'])}"
-    yield f"status        {notification['status']}: {escape_unprintable(notification['reason'])}"
-    yield f"created       {_time(notification['created_at'])} UTC"
-    ended = "" if notification["ended_at"] is None else f" since {_time(notification['ended_at'])} UTC"
-    error = f": {escape_unprintable(notification['error'])}" if notification["error"] else ""
-    yield f"state         {notification['state']}{ended}{error}"
-    if detail["superseded_by"]:
-        yield f"superseded    by {escape_unprintable(detail['superseded_by'])}; it cannot be sent again"
     yield ""
     yield "alerts:"
     for alert in detail["alerts"]:
-        state, summary = escape_unprintable(alert["state"]), escape_unprintable(alert["summary"])
-        yield f"  {state:<8}  {summary}  ({escape_unprintable(alert['fingerprint'])})"
+        yield f"  {alert['state']:<8}  {alert['summary']}  ({alert['fingerprint']})"
     yield ""
-    yield "attempts:" if attempts else "attempts: none"
+    yield "attempts (UTC):" if attempts else "attempts: none"
     for attempt in attempts:
-        yield f"  {attempt['number']:>4}  {_time(attempt['ended_at'])}  {escape_unprintable(attempt['result'])}"
+        yield f"  {attempt['number']:>4}  {_time(attempt['ended_at'])}  {attempt['result']}"
     unknown = notification["attempts"] - len({attempt["number"] for attempt in attempts if attempt["number"]})
     if unknown > 0:
         yield f"  {unknown} more: in progress, or without a recorded result"

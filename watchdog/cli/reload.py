@@ -10,7 +10,7 @@ from typing import Any
 
 from watchdog.cli.alerts import labels_text
 from watchdog.cli.daemon_options import add_daemon_options, ask_daemon
-from watchdog.cli.terminal import print_table
+from watchdog.cli.terminal import print_table, print_wrapped
 from watchdog.config.counts import format_count
 from watchdog.errors import UsageError
 from watchdog.rules.language.rule_source import origin_text
@@ -64,7 +64,9 @@ def _print_changes(answer: Mapping[str, Any]) -> None:
     origin = origin_text(answer["origin"], answer["rules"], answer["shipped"])
     print(f"{verb}: {format_count(answer['rules'], 'rule')} from {escape_unprintable(origin)}")
     for line in _change_lines(answer):
-        print(escape_unprintable(line))
+        print_wrapped("", line, 2)
+    for note in answer["notes"]:
+        print(escape_unprintable(note))
     if answer["alerts"]:
         print()
         _print_effects(answer["alerts"])
@@ -80,8 +82,6 @@ def _change_lines(answer: Mapping[str, Any]) -> Iterator[str]:
         yield f"settings changed: {', '.join(answer['settings'])}"
     if answer["restart_keys"]:
         yield f"need a restart: {', '.join(answer['restart_keys'])}"
-    for note in answer["notes"]:
-        yield f"note: {note}"
 
 
 def _print_effects(alerts: Sequence[Mapping[str, Any]]) -> None:
@@ -95,4 +95,4 @@ def _print_effects(alerts: Sequence[Mapping[str, Any]]) -> None:
         )
         for alert in alerts
     ]
-    print_table(("ALERT", "RULE", "EFFECT", "DETAIL", "LABELS"), rows)
+    print_table(("FINGERPRINT", "RULE", "EFFECT", "DETAIL", "LABELS"), rows)

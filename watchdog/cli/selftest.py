@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import signal
 import sys
-import textwrap
 from dataclasses import asdict
 
+from watchdog.cli.terminal import print_wrapped
 from watchdog.config import suggestions
 from watchdog.config.counts import format_count
 from watchdog.config.settings import DEFAULT_RULES_FOLDER, DEFAULT_SETTINGS_FILE
 from watchdog.errors import UsageError
 from watchdog.kernel.trusted_code import require_trusted_code
-from watchdog.sanitize import escape_unprintable
 from watchdog.selftest import runner
 from watchdog.selftest.result import CheckResult, CheckStatus
 
@@ -28,7 +26,6 @@ filled, your clock is not set, and a running daemon is not affected. Takes half 
 (or CAP_BPF and CAP_PERFMON; checks that need more are skipped).
 Exit code: 0 all checks ok or skipped, 1 a check failed, 4 not permitted."""
 _WIDTHS = (15, 15)
-_MIN_COLUMNS = 40
 
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -79,10 +76,5 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _print(outcome: CheckResult) -> None:
-    indent = sum(_WIDTHS)
-    room = max(_MIN_COLUMNS, shutil.get_terminal_size((120, 0)).columns - indent)
-    seen = escape_unprintable(f"{outcome.detail} ({outcome.seconds:.1f} s)".replace("\n", "; "))
-    first, *more = textwrap.wrap(seen, room, break_on_hyphens=False)
-    print(f"{outcome.check:<{_WIDTHS[0]}}{outcome.status.value:<{_WIDTHS[1]}}{first}", flush=True)
-    for line in more:
-        print(f"{'':<{indent}}{line}", flush=True)
+    detail = f"{outcome.detail} ({outcome.seconds:.1f} s)".replace("\n", "; ")
+    print_wrapped(f"{outcome.check:<{_WIDTHS[0]}}{outcome.status.value:<{_WIDTHS[1]}}", detail)

@@ -54,7 +54,7 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         help="end silences and acknowledgements now",
         description="End silences and acknowledgements now: alerts that still fire are notified again.",
     )
-    expiring.add_argument("ids", metavar="ID", nargs="+", help="id of a silence, or its first characters")
+    expiring.add_argument("ids", metavar="ID", nargs="+", help="the silence's id, or its first characters")
     expiring.set_defaults(run=_expire)
     add_author(adding)
     for action in (adding, listing, expiring):

@@ -59,13 +59,37 @@ def print_facts(facts: Iterable[tuple[str, str]], name_width: int, commands: Col
     Unprintable characters are escaped. A word that is longer than a line stays whole, and the texts of `commands` do:
     they are copied.
     """
-    width, indent = output_width(), name_width + 1
     for name, text in facts:
-        lines = [escape_unprintable(text)]
-        if width is not None and len(lines[0]) > width - indent and name not in commands:
-            room = max(_MIN_CELL, width - indent)
-            lines = textwrap.wrap(lines[0], room, break_long_words=False, break_on_hyphens=False)
-        print(f"{name:<{name_width}}", ("\n" + " " * indent).join(lines))
+        if name in commands:
+            print(f"{name:<{name_width}} {escape_unprintable(text)}")
+        else:
+            print_wrapped(f"{name:<{name_width}} ", text)
+
+
+def print_wrapped(head: str, text: str, indent: int | None = None) -> None:
+    """Print `head` and `text`, which goes on in lines with `indent` spaces where the terminal ends; None: below itself.
+
+    As `print_facts`: unprintable characters are escaped, and a word that is longer than a line stays whole. A pipe gets
+    one line.
+    """
+    indent = len(head) if indent is None else indent
+    print("\n".join(wrapped_lines(head, text, " " * indent)), flush=True)
+
+
+def wrapped_lines(head: str, text: str, indent: str) -> list[str]:
+    """Return the lines of `print_wrapped`."""
+    width, whole = output_width(), head + escape_unprintable(text)
+    if width is None or len(whole) <= width:
+        return [whole.rstrip()]
+    lines = textwrap.wrap(
+        whole[len(head) :],
+        max(width, len(indent) + _MIN_CELL, len(head) + _MIN_CELL),
+        initial_indent=" " * len(head),  # replaced below: the spaces of the head stay as they are
+        subsequent_indent=indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    return [head + lines[0][len(head) :], *lines[1:]]
 
 
 def print_table(

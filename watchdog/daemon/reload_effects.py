@@ -31,6 +31,7 @@ def reload_changes(
     router = Router(new.settings.routing, new.routes, set(new.receivers))
     with pipeline.view() as view:
         alerts = list(view.lifecycle.firing_alerts().values())
+    notes = (*new.notes, *notes_on_changed_baselines(former.rules, new.rules))
     effects: list[AlertEffect] = []
     for alert in alerts:
         with pipeline.view() as view:  # a tick waits for one alert at most
@@ -38,7 +39,7 @@ def reload_changes(
     return ReloadAnswer(
         accepted=True,
         dry_run=dry_run,
-        notes=tuple(map(str, (*new.notes, *notes_on_changed_baselines(former.rules, new.rules)))),
+        notes=tuple(str(note.as_note()) for note in notes),
         rules=len(new.rules),
         shipped=new.shipped_rules,
         origin=new.rules_origin,

@@ -9,7 +9,8 @@ from typing import Final
 from watchdog.alerts.alert import AlertState
 from watchdog.alerts.evidence import Evidence
 from watchdog.config.counts import format_count
-from watchdog.control.alert_handlers import ActiveAlert, AlertDetail, AlertReceiver, TimerStatus
+from watchdog.control.alert_handlers import ActiveAlert, AlertDetail, TimerStatus
+from watchdog.control.alert_texts import delivery_mark, format_timer
 from watchdog.control.rule_handlers import RuleStatus
 from watchdog.control.status_handlers import ReceiverStatus
 from watchdog.receivers.render.evidence_text import duration_text, evidence_sections, utc_text
@@ -66,10 +67,6 @@ def _title(alert: ActiveAlert) -> Child:
     return _text(alert.summary) if alert.summary else alert.rule
 
 
-def _delivery_mark(receiver: AlertReceiver) -> str:
-    return "" if receiver.notified else " (queued)" if receiver.queued else " (waits)"
-
-
 def _alert_facts(detail: AlertDetail, wall: float) -> Iterator[tuple[str, Child]]:
     alert = detail.active
     yield "rule", element("a", alert.rule, href=f"#rule-{alert.rule}") if detail.rule_file else alert.rule
@@ -82,7 +79,7 @@ def _alert_facts(detail: AlertDetail, wall: float) -> Iterator[tuple[str, Child]
         yield "why", _text(alert.reason)
     for timer in alert.timers:
         yield "timer", f"{timer.severity}: {_timer_text(timer)}"
-    receivers = ", ".join(one.receiver + _delivery_mark(one) for one in alert.receivers)
+    receivers = ", ".join(one.receiver + delivery_mark(one.notified, one.queued) for one in alert.receivers)
     yield "receivers", _text(receivers or "none yet")
     if alert.suppressed_by:
         yield "suppressed", _text(", ".join(alert.suppressed_by))
@@ -106,11 +103,7 @@ def _evidence(detail: AlertDetail, *, is_open: bool) -> Markup | None:
 
 
 def _timer_text(timer: TimerStatus) -> str:
-    if timer.hits:
-        return f"{timer.state} {timer.hits}"
-    if timer.duration_seconds is None:
-        return timer.state
-    return f"{timer.state} {timer.elapsed_seconds or 0:.0f} s of {timer.duration_seconds:g} s"
+    return format_timer(timer.state, timer.hits, timer.elapsed_seconds, timer.duration_seconds)
 
 
 # --------------------------------------------------------------------------------------------------------------- rules

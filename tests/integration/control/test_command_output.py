@@ -7,7 +7,9 @@ import logging
 from dataclasses import replace
 
 import pytest
+from status_views import make_alert_detail
 
+from factories import make_evidence
 from watchdog.cli.main import main
 from watchdog.control.alert_handlers import ActiveAlert, AlertReceiver, TimerStatus, alert_handlers
 from watchdog.control.baseline_handlers import (
@@ -233,6 +235,18 @@ def test_alerts_have_their_state_receivers_and_the_cause_of_silence(run):
     assert "pending 2 of 3 hits in 5 ticks" in lines[4]
 
 
+def test_the_evidence_of_an_alert_goes_on_below_itself_at_the_end_of_the_terminal(run):
+    evidence = make_evidence(unknown_rules=("rule-with-a-long-name",) * 9, unknown_rule_count=9)
+    detail = make_alert_detail(make_alert(), evidence=evidence.to_json())
+    handlers = alert_handlers(lambda: ALERTS[:1], lambda _: detail)
+    _, out, _ = run(handlers, "alerts", "show", "0123", columns=80)
+    _, wide, _ = run(handlers, "alerts", "show", "0123", columns=2_000)
+    assert out.startswith("fingerprint  0123456789abcdef\n")
+    assert all(len(line) <= 80 for line in out.splitlines())
+    assert out.split() == wide.split()
+    assert len(out.splitlines()) > len(wide.splitlines())
+
+
 def test_rules_have_a_text_for_each_state(run):
     _, out, _ = run(rule_handlers(lambda: RULES, list, lambda *_: None), "rules", columns=2_000)
     lines = out.splitlines()
@@ -380,15 +394,17 @@ def test_a_dry_run_can_exit_by_whether_a_reload_is_due(run, due):
 
 
 def test_changes_of_a_reload_are_listed(run):
-    answer = ReloadAnswer(True, False, notes=("a.toml:1: rule: note",), rules=9, origin="/rules", added=("a", "b"),
-                          removed=("c",), settings=("route", "sampling"),
+    note = "a.toml:1: rule: note: " + "has no effect " * 20
+    answer = ReloadAnswer(True, False, notes=(note,), rules=9, shipped=6, origin="/rules", added=("a", "b"),
+                          removed=("c",) * 40, settings=("route", "sampling"),
                           restart_keys=("sampling.ledger",))  # fmt: skip
-    _, out, _ = run(reload_handlers(lambda _: answer), "reload")
+    _, out, _ = run(reload_handlers(lambda _: answer), "reload", columns=80)
     assert out.splitlines() == [
-        "reloaded: 9 rules from /rules",
+        "reloaded: 9 rules from /rules (6 of them shipped)",
         "rules added: a, b",
-        "rules removed: c",
+        "rules removed: " + ("c, " * 22).rstrip(),
+        "  " + ("c, " * 18).rstrip(", "),
         "settings changed: route, sampling",
         "need a restart: sampling.ledger",
-        "note: a.toml:1: rule: note",
+        note,  # as `check` prints it
     ]

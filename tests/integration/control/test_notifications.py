@@ -55,7 +55,7 @@ state         failed since {TIME} UTC: {DENIED}
 alerts:
   firing    crawler\\x1b[2J opens 612/s connections  (0123456789abcdef)
 
-attempts:
+attempts (UTC):
      1  {TIME}  {DENIED}
 """
 

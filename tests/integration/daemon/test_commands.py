@@ -32,7 +32,7 @@ def test_a_storm_is_seen_and_shown_until_its_end(start_daemon, watchdog, storm, 
     assert (receiver["receiver"], receiver["notified"], receiver["queued"]) == ("hook", "warning", None)
     assert 0 <= time.time() - receiver["notified_at"] < 600
     table = ask(watchdog, "alerts").splitlines()
-    assert [line.split()[0] for line in table] == ["ALERT", alert["fingerprint"][:8]]
+    assert [line.split()[0] for line in table] == ["FINGERPRINT", alert["fingerprint"][:8]]
     shown = ask(watchdog, "alerts", "show", alert["fingerprint"][:8])
     assert f"process={storm.name}" in shown
     assert "evidence of" in shown

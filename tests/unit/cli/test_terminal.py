@@ -8,7 +8,8 @@ import pty
 import pytest
 
 from watchdog.cli import terminal
-from watchdog.cli.terminal import age_text, duration_text, fitted_table, output_width, paint, print_facts
+from watchdog.cli.main import main
+from watchdog.cli.terminal import age_text, duration_text, fitted_table, output_width, paint, print_facts, print_wrapped
 
 HEAD = ("FINGERPRINT", "RULE", "LABELS", "VALUE")
 ROWS = [
@@ -120,3 +121,34 @@ def test_no_text_is_broken_in_a_pipe(monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", "")
     print_facts([("problem", PROBLEM)], 10)
     assert capsys.readouterr().out == f"problem    {PROBLEM}\n"
+
+
+@pytest.mark.parametrize(
+    ("head", "indent", "lines"),
+    [
+        ("  ", 4, ["  " + "word " * 15, "    " + "word " * 5]),
+        ("ok      BTF    ", None, ["ok      BTF    " + "word " * 13, " " * 15 + "word " * 7]),
+        ("", 2, ["word " * 15 + "word", "  " + "word " * 4]),
+    ],
+)
+def test_a_text_goes_on_with_an_indent(monkeypatch, capsys, head, indent, lines):
+    monkeypatch.setenv("COLUMNS", "80")
+    print_wrapped(head, ("word " * 20).rstrip(), indent)
+    assert capsys.readouterr().out.splitlines() == [line.rstrip() for line in lines]
+    monkeypatch.setenv("COLUMNS", "")
+    print_wrapped(head, ("word " * 20).rstrip(), indent)
+    assert capsys.readouterr().out == head + ("word " * 20).rstrip() + "\n"
+
+
+def test_the_catalogue_of_metrics_fits_a_terminal_and_has_one_line_a_fact_in_a_pipe(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main(["metrics"]) == 0
+    fitted = capsys.readouterr().out
+    assert max(map(len, fitted.splitlines())) <= 80
+    monkeypatch.setenv("COLUMNS", "")
+    assert main(["metrics"]) == 0
+    piped = capsys.readouterr().out
+    assert piped.split() == fitted.split()
+    assert {line[:12] for line in piped.splitlines() if line.startswith("    ")} == {
+        line[:12] for line in fitted.splitlines() if line.startswith("    ") and line[4] != " "
+    }

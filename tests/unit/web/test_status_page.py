@@ -244,7 +244,7 @@ def test_problems_are_shown_in_words(hostile):
         "Mute times in force: nights.",
         "timeout <b>after</b> 10 s",
         "down for 14 min",
-        "pending 4 s of 30 s",
+        "pending 4s of 30s",
         "2 further ones",
     ):
         assert sentence in text

@@ -107,7 +107,7 @@ def next_step(notification: Notification) -> str:
             return f"next: {delivery}"
         case [alert]:
             return f"next: bpf-watchdog alerts show {alert}; to silence: bpf-watchdog ack {alert}; delivery: {delivery}"
-    return f"next: bpf-watchdog alerts; to silence one: bpf-watchdog ack ALERT; delivery: {delivery}"
+    return f"next: bpf-watchdog alerts; to silence one: bpf-watchdog ack FINGERPRINT; delivery: {delivery}"
 
 
 def worst_first(alerts: Sequence[Alert]) -> list[Alert]:

@@ -155,7 +155,7 @@ def test_the_next_step_shows_and_silences_the_alert_and_shows_the_delivery(make_
         f"next: bpf-watchdog alerts show 01234567; to silence: bpf-watchdog ack 01234567; delivery: {delivery}"
     )
     assert notification_text.next_step(make_notification(one, other)) == (
-        f"next: bpf-watchdog alerts; to silence one: bpf-watchdog ack ALERT; delivery: {delivery}"
+        f"next: bpf-watchdog alerts; to silence one: bpf-watchdog ack FINGERPRINT; delivery: {delivery}"
     )
     assert notification_text.next_step(make_notification(ended)) == f"next: {delivery}"
     assert notification_text.next_step(make_notification(is_test=True)) == ""
