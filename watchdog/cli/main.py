@@ -10,6 +10,7 @@ import threading
 from collections.abc import Sequence
 
 from watchdog.cli.commands import COMMANDS, USAGE, overview_parser, parser_of
+from watchdog.cli.standard_streams import prepare_standard_streams
 from watchdog.errors import TEMPORARY_ERRNOS, TemporaryFailure, UsageError, WatchdogError
 
 _INTERRUPTED = 130  # as in shells: 128 plus the number of SIGINT
@@ -17,6 +18,7 @@ _INTERRUPTED = 130  # as in shells: 128 plus the number of SIGINT
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code."""
+    prepare_standard_streams()
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
         return _run(given)

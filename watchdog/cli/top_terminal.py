@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Final, Self
 
+from watchdog.cli.standard_streams import to_ascii
 from watchdog.cli.top_layout import Frame, Style
 from watchdog.errors import UsageError
 
@@ -23,7 +24,6 @@ ESCAPE: Final = "\x1b"
 _ESCAPE_MILLISECONDS = 25  # after Esc, for the rest of the sequence of another key
 _MAX_KEYS = 256  # at once, so that a flood of input cannot hold up the screen
 _ENDS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-_TO_ASCII: Final = str.maketrans("…▁▂▃▄▅▆▇█", "~.,:-=+*#")
 _INSTEAD: Final = "bpf-watchdog sample prints tables anywhere"
 
 
@@ -183,8 +183,3 @@ class Terminal:
             self._is_resized = True
         else:
             self.ended_by = number
-
-
-def to_ascii(text: str) -> str:
-    """Return `text` with other characters as escapes, and bars and ellipses as similar characters."""
-    return text.translate(_TO_ASCII).encode("ascii", "backslashreplace").decode()

@@ -5,10 +5,10 @@ import time
 import pytest
 
 from watchdog.cli.sample_table import text_width
+from watchdog.cli.standard_streams import to_ascii
 from watchdog.cli.top_filter import FilterProblem
 from watchdog.cli.top_layout import Screen, Style, draw, sparkline
 from watchdog.cli.top_model import TopModel
-from watchdog.cli.top_terminal import to_ascii
 from watchdog.control.traffic_handler import AlertSummary, Traffic, WorstAlert
 from watchdog.measure.procfs import CommandLine, UnreadReason
 from watchdog.measure.traffic_view import SUMMED, TopView
