@@ -115,9 +115,11 @@ def terminate(host: Host) -> str:
 
 
 def hang(host: Host) -> str:
-    """Stop the daemon's process: systemd's watchdog restarts it, without a core dump."""
+    """Stop the daemon's process: systemd's watchdog restarts it, and a program for core dumps gets none."""
     pid = host.main_pid()
-    host.machine.output(f"sysctl -qw kernel.core_pattern={CORE}.%p; kill -STOP {pid}")
+    host.machine.output(f"echo '|/usr/bin/dd of={CORE}.%P' >/proc/sys/kernel/core_pattern")
+    host.machine.until(f"sh -c 'kill -ABRT $$'; ls {CORE}.*")  # of another program: LimitCORE= does not stop it
+    host.machine.output(f"rm {CORE}.*; kill -STOP {pid}")
     seconds = host.await_daemon(other_than=pid)
     log = host.machine.output(f"journalctl -q -o cat -u {UNIT} | grep -c 'Watchdog timeout' || true")
     require(log != "0", "the restart was not that of systemd's watchdog")

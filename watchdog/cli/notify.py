@@ -69,6 +69,7 @@ def run(args: argparse.Namespace) -> int:
     from watchdog.receivers.registry import build_receivers
     from watchdog.receivers.render.example import example_notifications
 
+    privileges.forbid_core_files()
     settings = load_settings(args.config)
     receivers = build_receivers(settings)
     if args.receiver not in receivers:

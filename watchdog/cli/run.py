@@ -58,7 +58,9 @@ def run(args: argparse.Namespace) -> int:
     # Imported late: the help needs none of it.
     from watchdog.daemon.configuration import ConfigurationSources
     from watchdog.daemon.daemon import Daemon, DaemonOptions
+    from watchdog.kernel.privileges import forbid_core_files
 
+    forbid_core_files()
     interval_ns = None
     if args.interval is not None:
         try:

@@ -1,4 +1,4 @@
-"""Gives up privileges: the loader keeps two capabilities, the daemon none.
+"""Gives up privileges: the loader keeps two capabilities, the daemon none; and keeps memory out of core files.
 
 Root changes to the service account, and to no other: any process of a shared account, such as nobody, could interfere
 with the daemon's processes and files.
@@ -25,7 +25,7 @@ LOADER_CAPABILITIES = frozenset({CAP_PERFMON, CAP_BPF})
 """The capabilities that the loader needs."""
 _NAMES = {CAP_PERFMON: "CAP_PERFMON", CAP_BPF: "CAP_BPF"}
 
-_PR_SET_KEEPCAPS, _PR_SET_NO_NEW_PRIVS, _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL = 8, 38, 47, 4
+_PR_SET_DUMPABLE, _PR_SET_KEEPCAPS, _PR_SET_NO_NEW_PRIVS, _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL = 4, 8, 38, 47, 4
 _CAPABILITY_VERSION_3 = 0x20080522
 _SELF = Path("/proc/self/status")
 _HOST_USER_NAMESPACE = "user:[4026531837]"  # PROC_USER_INIT_INO, include/linux/proc_ns.h
@@ -186,7 +186,7 @@ def keep_only_capabilities(capabilities: Iterable[int], account: tuple[int, int]
     """Change from root to the service account, and keep exactly these capabilities; none can be gained later.
 
     Every thread started later inherits this. Call it before any thread starts: the kernel has capabilities per thread.
-    `account`: uid and gid of another account to change to.
+    Core files stay forbidden (`forbid_core_files`). `account`: uid and gid of another account to change to.
 
     Raises:
         NotPermitted: the kernel refuses, the account does not exist, a thread keeps more, or imports would fail.
@@ -206,7 +206,17 @@ def keep_only_capabilities(capabilities: Iterable[int], account: tuple[int, int]
     _prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL)
     _set_capabilities(kept, kept)
     _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+    forbid_core_files()  # a change of the account sets this to fs.suid_dumpable
     _refuse_privileged_threads(kept)
+
+
+def forbid_core_files() -> None:
+    """Let the kernel write no memory of this process, which has secrets, to a core file or to a program for them.
+
+    RLIMIT_CORE does not stop a program in kernel.core_pattern (core(5)). Other processes of the account, such as a
+    command receiver, can no longer read the memory; root can. Holds until the next exec or change of the account.
+    """
+    _prctl(_PR_SET_DUMPABLE, 0)
 
 
 def _prctl(option: int, value: int) -> None:

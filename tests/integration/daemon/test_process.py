@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -95,6 +97,27 @@ def test_it_holds_no_privilege_no_compiler_little_memory_and_no_program_on_the_d
         "tcp_send_reset",
     ]
     assert set(Path("/sys/fs/bpf").rglob("*")) <= pinned
+
+
+def test_its_secrets_get_into_no_core_file_and_to_no_other_process_of_its_account(
+    watchdog, open_command, server, storm, open_folder
+):
+    watchdog.give_to_nobody()
+    watchdog.command = open_command
+    watchdog.configure({"hook": server.as_receiver()}, {"storm": storm.rule()})
+    crashes = open_folder / "crashes"
+    crashes.mkdir()
+    crashes.chmod(0o777)
+    watchdog.start(*AS_SERVICE, "sh", "-c", f'cd {crashes}; ulimit -c "$(ulimit -H -c)"; exec "$@"', "sh")
+    pid = watchdog.process.pid
+    command = ["cat", f"/proc/{pid}/environ"]
+    read = subprocess.run(command, user=NOBODY, group=NOBODY, extra_groups=(), capture_output=True, check=False)
+    watchdog.process.send_signal(signal.SIGABRT)
+    ended = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+
+    assert (read.returncode, read.stdout) == (1, b"")
+    assert (ended.si_code, ended.si_status) == (os.CLD_KILLED, signal.SIGABRT)  # CLD_DUMPED: with a core file
+    assert list(crashes.iterdir()) == []
 
 
 def test_kill_leaves_no_program_and_no_link_behind(start_daemon, watchdog, wait_for):

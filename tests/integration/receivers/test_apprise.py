@@ -74,6 +74,18 @@ def test_a_service_that_hangs_ends_at_the_deadline(server, firing):
     server.answering.set()
 
 
+def test_the_child_with_the_urls_leaves_no_core_file():
+    program = (
+        "import ctypes\n"
+        "from watchdog.receivers.apprise import child\n"
+        "child.main()\n"
+        "print('dumpable:', ctypes.CDLL(None).prctl(3))\n"  # PR_GET_DUMPABLE
+    )
+    call = '{"urls": [], "title": "", "body": "", "type": "info"}'
+    done = subprocess.run([sys.executable, "-c", program], input=call, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "dumpable: 0"
+
+
 def test_sending_imports_nothing_into_the_daemon(server):
     program = (
         "import sys\n"

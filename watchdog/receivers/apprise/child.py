@@ -17,6 +17,7 @@ from typing import Any
 
 import apprise
 
+from watchdog.kernel.privileges import forbid_core_files
 from watchdog.receivers.apprise.apprise_receiver import MAX_CPU_SECONDS, RESULT_PREFIX, ServiceResult
 from watchdog.receivers.transport.metadata_addresses import is_metadata_host
 
@@ -27,6 +28,7 @@ _MAX_DATA_BYTES = 536_870_912  # the stacks of 16 threads count 128 MiB
 def main() -> int:
     """Notify the services of all URLs at the same time; print the result of each in one line, in their order."""
     logging.disable()  # log lines of Apprise contain URLs
+    forbid_core_files()  # the URLs have secrets
     _limit_process()
     call = json.load(sys.stdin)
     with ThreadPoolExecutor(_MAX_THREADS) as threads:
