@@ -202,14 +202,22 @@ class BaselineColumns:
         self.slots[:, rows] = np.where(seen > 0, np.minimum(seen + up, _MAX_CODE), 0)
         self.all_hours[rows] = np.minimum(self.all_hours[rows] + up, _MAX_CODE)
 
-    def accept(self, rows: NDArray[np.intp]) -> None:
-        """Take the level of the records so far, or of this hour, for the new normal now."""
+    def accept(self, rows: NDArray[np.intp], slot: int) -> None:
+        """Take the level of the records so far, or of this hour, `slot`, for the new normal now."""
         now = self.highest[rows]
         ok = np.isfinite(now) & (self.all_hours[rows] > 0)
-        excess = _ZERO + self._y(np.where(ok, now, np.float32(0))) * np.float32(STEPS) - self.all_hours[rows]
+        level = _ZERO + self._y(np.where(ok, now, np.float32(0))) * np.float32(STEPS)
+        excess = level - self.all_hours[rows]
         self.shift[rows] = np.maximum(self.shift[rows], np.where(ok, excess, np.float32(0)))
         self._raise(rows)
-        self.run[rows], self.shift[rows] = 0, 0
+        # The level may be unusual for this hour alone: then the shift is 0.
+        reached = np.where(ok, np.clip(np.ceil(level), 1, _MAX_CODE), np.float32(0)).astype(np.uint16)
+        self.all_hours[rows] = np.maximum(self.all_hours[rows], reached)
+        if len(self.slots):
+            this_hour = self.slots[slot % len(self.slots)]
+            this_hour[rows] = np.maximum(this_hour[rows], reached)
+        self.run[rows] = np.where(self.run[rows] == _HELD, _HELD, 0)
+        self.shift[rows] = 0
 
     def hold(self, rows: NDArray[np.intp], *, is_held: bool) -> None:
         """Never take a level of `rows` for a new normal by itself, or allow it again."""

@@ -1,8 +1,8 @@
 """The baseline of one rule: its groups, their columns, and the hours that they learn.
 
-A group has a row from its first value that differs from that of a group without connections. Groups younger than
-`learn` are judged by the highest limits that other groups of the rule have. The work at the end of an hour is spread
-over the ticks of the next minute.
+A group has a row from its first value that differs from that of a group without connections; the host of a rule
+without `by` from its first value. Groups younger than `learn` are judged by the highest limits that other groups of the
+rule have. The work at the end of an hour is spread over the ticks of the next minute.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from watchdog.rules.language.ruleset_hash import baseline_digest
 _SPREAD_SECONDS = 60  # of an hour, over which the work at the end of the one before is spread
 _MIN_CLOSED_ROWS = 8_192  # in one tick: few calls of numpy; a millisecond
 _MAX_NEW_ROWS = 4_096  # in one tick; and in an hour, unless more groups than that are known
+_MIN_LOOKED_UP = 1_024  # groups without a row in one tick, however many rows are new: known ones that return
 _FULL_SHARE = 7 / 8  # of the rows: from here on the least known ones are dropped …
 _KEPT_SHARE = 3 / 4  # … down to this share
 _HOURS_A_DAY = 24
@@ -84,6 +85,7 @@ class RuleBaseline:
         self.apply_rule(rule)
         self._engine_groups: GroupSlots | None = None
         self._waiting: Slots = np.zeros(0, np.int32)  # slots without a row
+        self._without_room: Slots = np.zeros(0, np.int32)  # … of unknown groups: until the hour ends
         self._is_mapped = False
         self._row_by_slot: RowNumbers | None = None  # made when it is needed in a tick
         self._closing: _Closing | None = None
@@ -124,6 +126,7 @@ class RuleBaseline:
             self.groups.slots[:] = NO_GROUP_SLOT
             first = UNGROUPED_SLOT + 1 if groups.by else HOST_SLOT
             self._waiting = np.arange(first, groups.size if groups.by else HOST_SLOT + 1, dtype=np.int32)
+            self._without_room = np.zeros(0, np.int32)
             self._engine_groups = groups
         else:
             self._take_new_slots(groups.new_slots, groups.size)
@@ -137,6 +140,7 @@ class RuleBaseline:
             is_new[new_slots] = True
             self.groups.detach(is_new)
             self._waiting = np.concatenate((self._waiting[~is_new[self._waiting]], new_slots))
+            self._without_room = self._without_room[~is_new[self._without_room]]
 
     def take(self, snapshot: Snapshot, amounts: Floats, incomplete: Mask) -> None:
         """Add the tick of `snapshot`: amounts of `slots_to_read`, NaN for none.
@@ -150,24 +154,29 @@ class RuleBaseline:
         self._is_mapped, self._row_by_slot = True, None
 
     def _take_waiting(self, snapshot: Snapshot, amounts: Floats) -> None:
-        """Give rows to the groups without one that have a value of their own."""
+        """Give rows to the groups without one that have a value of their own: known ones always, new ones with room."""
         room = max(_MAX_NEW_ROWS, self._known_rows) - self._new_rows
-        room = min(room, _MAX_NEW_ROWS, self.max_rows - len(self.groups))
-        own = np.flatnonzero(~np.isnan(amounts) & (amounts != self._absent_amount))[: max(room, 0)]
+        room = max(min(room, _MAX_NEW_ROWS, self.max_rows - len(self.groups)), 0)
+        has_own = ~np.isnan(amounts)
+        if self.by:  # the host is judged without connections too: it learns that it has none
+            has_own &= amounts != self._absent_amount
+        own = np.flatnonzero(has_own)[: max(room, _MIN_LOOKED_UP)]
         if not len(own) or self._engine_groups is None:
             return
         slots = self._waiting[own]
         keys = group_keys(self._engine_groups, slots, snapshot, self._secret)
         # Equal keys are one group to us: two groups whose names have no room for codes of their own.
         _, firsts = np.unique(keys, return_index=True)
-        unknown = firsts[self.groups.find(keys[firsts]) == NO_ROW]
+        unknown = np.sort(firsts[self.groups.find(keys[firsts]) == NO_ROW])[:room]
         self.groups.add(keys[unknown], slots[unknown])
         self.columns.add(len(unknown))
         self._new_rows += len(unknown)
         rows = self.groups.find(keys)
-        self.groups.slots[rows] = slots
-        np.fmax.at(self.columns.highest, rows, amounts[own])
+        has_row = rows != NO_ROW
+        self.groups.slots[rows[has_row]] = slots[has_row]
+        np.fmax.at(self.columns.highest, rows[has_row], amounts[own][has_row])
         self._waiting = np.delete(self._waiting, own)
+        self._without_room = np.concatenate((self._without_room, slots[~has_row]))
 
     def end_hours(self, local_seconds: float, at_ns: int, *, is_measured: bool) -> None:
         """Take the time of a tick before its amounts; do a part of the work at the end of an hour.
@@ -181,6 +190,8 @@ class RuleBaseline:
             amounts = self.columns.end_hour()
             self._closing = _Closing(ended.number, ended.is_whole, amounts, at_ns)
             self._known_rows, self._new_rows = len(self.groups), 0
+            self._waiting = np.concatenate((self._waiting, self._without_room))
+            self._without_room = np.zeros(0, np.int32)
         if self._closing is not None:
             share = min(self.hour.seconds_into / _SPREAD_SECONDS, 1.0)
             due = math.ceil(share * len(self._closing.ended))
@@ -324,7 +335,7 @@ class RuleBaseline:
 
     def accept(self, rows: RowNumbers) -> None:
         """Take the present level of `rows` for the usual one: alerts that it clears end with the next tick."""
-        self.columns.accept(rows)
+        self.columns.accept(rows, self.hour.number or 0)
         self.set_limits()
         self._accepted = np.union1d(self._accepted, self.groups.slots[rows])
 
