@@ -37,7 +37,12 @@ class LineChild:
     def __init__(self, command: Sequence[str]) -> None:
         """Start it; `command`: as of `child_command`."""
         request_reader, self._requests = os.pipe()
-        self._answers, answer_writer = os.pipe()
+        try:
+            self._answers, answer_writer = os.pipe()
+        except OSError:
+            os.close(request_reader)
+            os.close(self._requests)
+            raise
         try:
             self.pid = os.posix_spawn(
                 _EXECUTABLE,

@@ -72,16 +72,15 @@ class Journald(Receiver):
     def send(self, notification: Notification, deadline_seconds: float) -> None:
         """Send each entry; it is delivered when it is in the queue of journald's socket."""
         deadline = Deadline(deadline_seconds)
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as datagrams:
-            datagrams.setblocking(False)
-            try:
+        entries = list(self._entries(notification))
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as datagrams:
+                datagrams.setblocking(False)
                 datagrams.connect(self._path)
-                for entry in self._entries(notification):
+                for entry in entries:
                     self._send(datagrams, entry, deadline)
-            except OSError as error:
-                raise DeliveryError(
-                    DeliveryErrorReason.SOCKET, f"{self._path}: {error.strerror}", retryable=True
-                ) from None
+        except OSError as error:
+            raise DeliveryError(DeliveryErrorReason.SOCKET, f"{self._path}: {error.strerror}", retryable=True) from None
 
     def limit_usage(self, notification: Notification) -> list[str]:
         """Return the number of octets and lines of each entry."""

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from leftovers import descriptors_left, open_descriptors
 
 from watchdog.clock import SECOND_NS
 from watchdog.measure.process_reader import MAX_KILLS_PER_MINUTE, ProcessReader
@@ -161,3 +162,11 @@ def test_a_child_without_cpu_time_is_late_and_its_late_answer_is_not_taken_for_a
     assert found is UnreadReason.LATE or found.arguments == (str(other.pid),)
     assert reader.kill_count == 0
     reader.close()
+
+
+@pytest.mark.parametrize("left", [0, 2, 3])
+def test_a_child_that_cannot_be_started_leaves_no_descriptor_behind(reader, left):
+    before = open_descriptors()
+    with descriptors_left(left):
+        assert reader.read(os.getpid(), None, PATIENCE) is UnreadReason.LATE
+    assert open_descriptors() == before

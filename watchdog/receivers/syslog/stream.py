@@ -63,8 +63,8 @@ class StreamWire:
             DeliveryError: the peer refused the connection or the certificate, or did not take all records in time.
         """
         with connect_tcp(self.host, self.port, deadline) as connection, AttemptGuard(deadline) as guard:
-            guard.watch_socket(connection)
             try:
+                guard.watch_socket(connection)
                 self._exchange(connection, records, deadline)
             except OSError as error:  # also ssl.SSLError and TimeoutError
                 raise self._delivery_error(TimeoutError() if guard.has_expired else error, guard) from None

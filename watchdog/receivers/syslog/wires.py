@@ -100,14 +100,14 @@ class UnixWire:
 
     def send_records(self, records: Sequence[bytes], deadline: Deadline) -> None:
         """Send one datagram per record; wait while the reader's queue (net.unix.max_dgram_qlen) is full."""
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as datagrams:
-            datagrams.setblocking(False)
-            try:
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as datagrams:
+                datagrams.setblocking(False)
                 datagrams.connect(self.path)
                 for record in records:
                     send_datagram(datagrams, record, deadline, str(self))
-            except OSError as error:
-                raise DeliveryError(DeliveryErrorReason.SOCKET, f"{self}: {error.strerror}", retryable=True) from None
+        except OSError as error:
+            raise DeliveryError(DeliveryErrorReason.SOCKET, f"{self}: {error.strerror}", retryable=True) from None
 
     def __str__(self) -> str:
         """Return the address."""
@@ -126,15 +126,15 @@ class UdpWire:
     def send_records(self, records: Sequence[bytes], deadline: Deadline) -> None:
         """Send one datagram per record."""
         address = resolve_host(self.host, self.port, socket.SOCK_DGRAM, deadline)[0]
-        with socket.socket(address.family, socket.SOCK_DGRAM) as datagrams:
-            datagrams.setblocking(False)
-            try:
+        try:
+            with socket.socket(address.family, socket.SOCK_DGRAM) as datagrams:
+                datagrams.setblocking(False)
                 datagrams.connect(address.sockaddr)
                 for record in records:
                     send_datagram(datagrams, record, deadline, str(self))
                 socket_error = datagrams.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-            except OSError as error:
-                raise DeliveryError(DeliveryErrorReason.CONNECT, f"{self}: {error.strerror}", retryable=True) from None
+        except OSError as error:
+            raise DeliveryError(DeliveryErrorReason.CONNECT, f"{self}: {error.strerror}", retryable=True) from None
         if socket_error:
             raise DeliveryError(DeliveryErrorReason.CONNECT, f"{self}: no server listens on this port", retryable=True)
 

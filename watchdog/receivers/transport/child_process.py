@@ -14,6 +14,7 @@ import io
 import os
 import selectors
 import signal
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -27,6 +28,9 @@ _ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin
 _SIGNALS = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
 _CHUNK_BYTES = 65_536
 _KILL_WAIT_SECONDS = 1.0
+
+_unreaped: set[int] = set()  # killed processes that were in uninterruptible sleep
+_reaping = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,30 +50,44 @@ def run_process(
     group are killed when it ends.
 
     Raises:
-        UncertainDeliveryError: `timeout`: it was killed at the deadline, and may have done its work.
+        UncertainDeliveryError: it was killed, and may have done its work: `timeout`, at the deadline; `command`, for
+            want of a descriptor.
         DeliveryError: `command`: it cannot be started.
     """
+    _reap_ended()
+    try:
+        return _run(command, stdin_data, environment, deadline)
+    except OSError as error:
+        text = f"cannot start {command[0]}: {error.strerror}"
+        raise DeliveryError(DeliveryErrorReason.COMMAND, text, retryable=True) from None
+
+
+def _run(
+    command: Sequence[str], stdin_data: bytes, environment: Mapping[str, str], deadline: Deadline
+) -> ProcessResult:
+    """Run `command`; raise OSError only before it has started."""
     with _pipe() as (stdin, stdin_writer), _pipe() as (output_reader, stdout):
         actions = [(os.POSIX_SPAWN_DUP2, stdin.fileno(), 0)]
         actions += [(os.POSIX_SPAWN_DUP2, stdout.fileno(), descriptor) for descriptor in (1, 2)]
         closing = [(os.POSIX_SPAWN_CLOSE, descriptor) for descriptor in _inheritable_descriptors()]
-        try:
-            pid = os.posix_spawn(
-                command[0],
-                list(command),
-                {**_ENVIRONMENT, **environment},
-                file_actions=[*actions, *closing],
-                setsid=True,
-                setsigmask=(),
-                setsigdef=_SIGNALS,
-            )
-        except OSError as error:
-            raise DeliveryError(
-                DeliveryErrorReason.COMMAND, f"cannot start {command[0]}: {error.strerror}", retryable=True
-            ) from None
+        pid = os.posix_spawn(
+            command[0],
+            list(command),
+            {**_ENVIRONMENT, **environment},
+            file_actions=[*actions, *closing],
+            setsid=True,
+            setsigmask=(),
+            setsigdef=_SIGNALS,
+        )
         stdin.close()
         stdout.close()
-        pidfd = os.pidfd_open(pid)
+        try:
+            pidfd = os.pidfd_open(pid)
+        except OSError as error:  # no descriptor is free any more
+            _kill_group(pid)
+            _unreaped.add(pid)
+            text = f"{command[0]} was killed: {error.strerror}"
+            raise UncertainDeliveryError(DeliveryErrorReason.COMMAND, text, retryable=True) from None
         try:
             pipes = _ProcessPipes(stdin_writer, output_reader, pidfd, stdin_data)
             return _wait_and_kill(command[0], pid, pipes, deadline)
@@ -81,14 +99,26 @@ def _wait_and_kill(name: str, pid: int, pipes: _ProcessPipes, deadline: Deadline
     try:
         in_time = pipes.transfer_until_exit(deadline)
     finally:
-        # Before waitpid(2): until then the pid is not reused.
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(pid, signal.SIGKILL)
+        _kill_group(pid)
     # A process in uninterruptible sleep dies only when it wakes up, so the wait is short.
     status = os.waitpid(pid, 0)[1] if pipes.wait_for_exit(_KILL_WAIT_SECONDS) else None
+    if status is None:
+        _unreaped.add(pid)
     if not in_time or status is None:
         raise UncertainDeliveryError(DeliveryErrorReason.TIMEOUT, f"{name} did not exit in time", retryable=True)
     return ProcessResult(os.waitstatus_to_exitcode(status), pipes.last_output())
+
+
+def _kill_group(pid: int) -> None:
+    """Kill the processes of a child, before waitpid(2): until then its pid is not reused."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(pid, signal.SIGKILL)
+
+
+def _reap_ended() -> None:
+    """Free the entries of former children that have ended since they were killed."""
+    with _reaping:
+        _unreaped.difference_update([pid for pid in tuple(_unreaped) if os.waitpid(pid, os.WNOHANG)[0]])
 
 
 class _ProcessPipes:
@@ -103,7 +133,8 @@ class _ProcessPipes:
 
     def transfer_until_exit(self, deadline: Deadline) -> bool:
         """Write and read until the process ends; return False if the deadline passes first."""
-        with selectors.DefaultSelector() as selector:
+        # poll(2) needs no descriptor of its own.
+        with selectors.PollSelector() as selector:
             selector.register(self._stdin, selectors.EVENT_WRITE)
             selector.register(self._output, selectors.EVENT_READ)
             selector.register(self._pidfd, selectors.EVENT_READ)
@@ -120,7 +151,7 @@ class _ProcessPipes:
 
     def wait_for_exit(self, seconds: float) -> bool:
         """Wait at most `seconds`; return whether the process has ended."""
-        with selectors.DefaultSelector() as selector:
+        with selectors.PollSelector() as selector:
             selector.register(self._pidfd, selectors.EVENT_READ)
             return bool(selector.select(seconds))
 

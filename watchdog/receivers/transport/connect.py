@@ -83,9 +83,13 @@ def connect_tcp(host: str, port: int, deadline: Deadline) -> socket.socket:
         DeliveryError: `dns`, `timeout`, `connect` or `forbidden_address`.
     """
     addresses = resolve_host(host, port, socket.SOCK_STREAM, deadline)
-    failure: OSError = TimeoutError()
+    failure: OSError | None = None
     for index, address in enumerate(addresses):
-        connection = socket.socket(address.family, socket.SOCK_STREAM)
+        try:
+            connection = socket.socket(address.family, socket.SOCK_STREAM)
+        except OSError as error:  # a host without IPv6, or without a free descriptor
+            failure = failure or error
+            continue
         try:
             connection.settimeout(deadline.socket_timeout() / (len(addresses) - index))
             connection.connect(address.sockaddr)
@@ -95,6 +99,6 @@ def connect_tcp(host: str, port: int, deadline: Deadline) -> socket.socket:
             failure = error
             continue
         return connection
-    if isinstance(failure, TimeoutError):
+    if failure is None or isinstance(failure, TimeoutError):
         raise DeliveryError(DeliveryErrorReason.TIMEOUT, f"{host}: connection timed out", retryable=True)
     raise DeliveryError(DeliveryErrorReason.CONNECT, f"{host}: cannot connect: {failure.strerror}", retryable=True)

@@ -192,10 +192,14 @@ class _SmtpSession(smtplib.SMTP):
 
     def _get_socket(self, host: str, port: int, timeout: Any) -> socket.socket:  # noqa: ARG002 - overrides smtplib
         tcp = connect_tcp(host, port, Deadline(min(CONNECT_SECONDS, self._deadline.remaining())))
-        self._guard.watch_socket(tcp)
-        self.local_hostname = _ehlo_name(tcp)
-        if self._server.tls_mode == "implicit":
-            return self._server.tls_context.wrap_socket(tcp, server_hostname=tls_name(host))
+        try:
+            self._guard.watch_socket(tcp)
+            self.local_hostname = _ehlo_name(tcp)
+            if self._server.tls_mode == "implicit":
+                return self._server.tls_context.wrap_socket(tcp, server_hostname=tls_name(host))
+        except BaseException:
+            tcp.close()
+            raise
         return tcp
 
     def _expect(self, reply: tuple[int, bytes], code: int, refused_part: str) -> None:
