@@ -120,16 +120,19 @@ run: setup
 demo: setup
 	@exec $(SUDO) $(BIN)/python packaging/demo/demo.py
 
-# Several processes run the tests that use neither the kernel's programs nor anything else of the whole host. They have
-# the longest files first. The second run is that of all other tests, also after a failure of the first.
-PARALLEL_TESTS := tests/integration/receivers tests/integration/control tests/unit tests/fuzz
-SERIAL_TESTS   := tests/kernel tests/integration tests/fault
+# Most tests wait most of the time, so that four processes keep two processors busy; they have the longest files first.
+# After them, also after a failure, one process runs the tests that must be alone: those that count or show all of the
+# host, and those of points in time.
+PARALLEL_TESTS := tests/integration tests/fault tests/unit tests/fuzz
+ALONE_TESTS    := tests/kernel $(addprefix tests/fault/,test_hanging_command_line.py test_kill.py) \
+		  $(addprefix tests/integration/,test_scheduler.py test_selftest.py test_ticks_that_fail.py) \
+		  $(addprefix tests/integration/daemon/,test_dashboard.py test_reloads.py test_stopped.py test_top.py)
 
 test: setup-dev
 	@status=0; \
-	$(SUDO) $(BIN)/pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile --no-loadscope-reorder \
-		$(PARALLEL_TESTS) || status=1; \
-	$(SUDO) $(BIN)/pytest $(addprefix --ignore=,$(PARALLEL_TESTS)) $(SERIAL_TESTS) || status=1; \
+	$(SUDO) $(BIN)/pytest --numprocesses=4 --dist=loadfile --no-loadscope-reorder \
+		$(addprefix --ignore=,$(ALONE_TESTS)) $(PARALLEL_TESTS) || status=1; \
+	$(SUDO) $(BIN)/pytest $(ALONE_TESTS) || status=1; \
 	exit $$status
 
 # Some of the tests, with as many kernels at once as there are processors; with SUBSET=all every one of the tests.
@@ -247,13 +250,14 @@ test-deb: deb
 	@exec $(SUDO) $(BIN)/python tests/deb/bare_systems.py dist/*.deb $(RELEASES)
 
 # The tests that use no kernel program, and some of those that do, with this host's kernel.
+NO_BPF_TESTS := tests/integration/receivers tests/integration/control tests/unit tests/fuzz
 test-deb-suite: RELEASES ?= bookworm trixie
-test-deb-suite: SUITE ?= $(PARALLEL_TESTS) tests/kernel/test_loader.py tests/integration/daemon/test_delivery.py
+test-deb-suite: SUITE ?= $(NO_BPF_TESTS) tests/kernel/test_loader.py tests/integration/daemon/test_delivery.py
 test-deb-suite: deb
 	@packaging/ensure-packages $(CHROOT_PACKAGES)
 	@exec $(SUDO) $(BIN)/python tests/deb/suite.py dist/*.deb $(RELEASES) \
-		--parallel '$(filter $(addsuffix %,$(PARALLEL_TESTS)),$(SUITE))' \
-		--serial '$(filter-out $(addsuffix %,$(PARALLEL_TESTS)),$(SUITE))'
+		--parallel '$(filter $(addsuffix %,$(NO_BPF_TESTS)),$(SUITE))' \
+		--serial '$(filter-out $(addsuffix %,$(NO_BPF_TESTS)),$(SUITE))'
 
 # The whole life of the package on a host. SYSTEM="--document docs/system-test.md" writes the page of its results.
 test-system: deb setup-dev

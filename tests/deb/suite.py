@@ -29,7 +29,7 @@ strange = [x.__file__ for x in modules if not x.__file__.startswith("/usr/lib/py
 assert not strange, strange
 print("Python", sys.version.split()[0], *(f"{x.__name__} {getattr(x, '__version__', '')}" for x in modules))
 """
-PARALLEL = "--numprocesses=auto --maxprocesses=4 --dist=loadfile --no-loadscope-reorder"  # as in `make test`
+PARALLEL = "--numprocesses=4 --dist=loadfile --no-loadscope-reorder"  # as in `make test`
 
 
 def main() -> None:

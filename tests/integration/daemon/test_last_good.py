@@ -33,17 +33,15 @@ fire_above = 5
 
 
 @pytest.fixture
-def files(tmp_path):
-    (tmp_path / "watchdog.toml").write_text(SETTINGS)
-    (tmp_path / "rules.d").mkdir()
-    (tmp_path / "rules.d" / "a.toml").write_text(RULE)
-    (tmp_path / "rules.d" / "b.toml").write_text(RULE.replace("storm", "other"))
-    (tmp_path / "state").mkdir(0o700)
+def files(open_folder):
+    (open_folder / "watchdog.toml").write_text(SETTINGS)
+    (open_folder / "rules.d").mkdir()
+    (open_folder / "rules.d" / "a.toml").write_text(RULE)
+    (open_folder / "rules.d" / "b.toml").write_text(RULE.replace("storm", "other"))
+    (open_folder / "state").mkdir(0o700)
     account = privileges.service_account()
-    os.chown(tmp_path / "state", account.pw_uid, account.pw_gid)
-    for folder in (tmp_path, *tmp_path.parents[:2]):  # of pytest: closed to other accounts
-        folder.chmod(0o755)
-    return tmp_path
+    os.chown(open_folder / "state", account.pw_uid, account.pw_gid)
+    return open_folder
 
 
 @pytest.fixture
