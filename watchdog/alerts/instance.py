@@ -226,7 +226,7 @@ class AlertInstance:
         elif is_breached or verdict.complete:
             is_breached = timer.add_tick(hits, is_hit=is_breached)
         if is_breached or (timer.is_active and is_not_cleared):
-            timer.mark_breached(at_ns, verdict.rule.for_ns)
+            timer.mark_breached(at_ns, verdict.rule.for_ns, is_held=verdict.is_held)
         elif not verdict.complete:
             self._skip_time(timer, passed_ns)
         elif timer.mark_cleared(at_ns, verdict.rule.keep_firing_for_ns):

@@ -47,10 +47,13 @@ class SeverityTimer:
             return False
         return True
 
-    def mark_breached(self, at_ns: int, for_ns: int) -> None:
-        """Record that the condition is true: a pending severity may become active, an active one stops clearing."""
+    def mark_breached(self, at_ns: int, for_ns: int, *, is_held: bool = False) -> None:
+        """Record that the condition is true: a pending severity may become active, an active one stops clearing.
+
+        `is_held`: a pending severity stays pending, however long it is true.
+        """
         self.cleared_ns = None
-        self.is_active = self.is_active or at_ns - self.breached_since_ns >= for_ns
+        self.is_active = self.is_active or (at_ns - self.breached_since_ns >= for_ns and not is_held)
 
     def add_tick(self, hits: Hits, *, is_hit: bool) -> bool:
         """Add a tick of a rule with `hits`; return whether enough of its newest ticks are hits."""

@@ -271,7 +271,10 @@ def _conclusion(
         return f"it does not fire ({group.verdict.reason}): it fires in the tick that sees a group for the first time"
     wait = format_duration(round(earliest_ns / SECOND_NS) * SECOND_NS)
     if state is AlertState.PENDING:
-        return f"it is pending: it fires in {wait} if the condition stays true"
+        pending, when = "it is pending", f"in {wait} if the condition stays true"
+        if group.verdict.is_held:
+            pending, when = f"{pending} ({group.verdict.reason})", "if that rule does not"
+        return f"{pending}: it fires {when}"
     if group.verdict.breached is not None:
         return "it fires as one of the instances of the overflow alert: others are worse"
     severity = min(rule.thresholds.fire)

@@ -269,6 +269,20 @@ def test_a_wider_rule_that_would_fire_names_the_rule_that_reports_its_group(simu
     assert states == {"storm": ("firing", ""), "wider": ("inactive", "reported by storm")}
 
 
+def test_a_wider_rule_waits_for_the_narrower_one_and_explains_it(simulation, console):
+    wider = RULE.format(id="wider").replace("{process}", "{user}").replace('for = "3s"\n', "", 1)
+    simulation.more_rules = wider.replace('by = ["process"]', 'by = ["user"]\nunless_firing = ["storm"]')
+    simulation.pipeline.reload(simulation.configuration("storm"))
+    console.api.configuration = simulation.configuration("storm")
+    run(simulation, *[STORM] * 3)
+    assert {rule["id"]: rule["state"] for rule in console.ask("rules list")} == {"storm": "pending", "wider": "pending"}
+    assert console.ask("explain", rule="wider")["conclusion"] == (
+        "it is pending (a narrower rule is about to report it): it fires if that rule does not"
+    )
+    run(simulation, *[STORM] * 4)
+    assert {rule["id"]: rule["state"] for rule in console.ask("rules list")} == {"storm": "firing", "wider": "inactive"}
+
+
 def test_the_history_of_a_rule_survives_a_restart_and_forgets_after_seven_days(simulation):
     run(simulation, *[STORM] * 6)
     simulation.pipeline.stop()

@@ -12,17 +12,20 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from watchdog.clock import SECOND_NS
 from watchdog.measure.catalogue import METRICS, MetricKind
 from watchdog.measure.slot_table import Slots
 from watchdog.measure.snapshot import Numbers
 from watchdog.rules.engine.arithmetic import Bounds, evaluate_bounds, evaluate_expression
 from watchdog.rules.engine.missing import MissingSum
+from watchdog.rules.engine.selection import Mask
 from watchdog.rules.engine.view import View
 from watchdog.rules.engine.window import (
     RecentTicks,
     TickValues,
     WindowCoverage,
     WindowSum,
+    has_begun,
     pack_tick_values,
     tick_weight_ms,
 )
@@ -172,6 +175,35 @@ class Aggregation:
             return np.zeros(0)
         values = evaluate_expression(self._expression, lambda metric: values_of[metric][-reach:])
         return np.broadcast_to(values, (reach,))
+
+    def newest_alone(self, elapsed_ns: int) -> Numbers:
+        """Return by slot the value if every tick of the window was like the newest one, which took `elapsed_ns`."""
+        rate_seconds, is_count = self.coverage.rate_seconds, isinstance(self._expression, ValueCount)
+        ticks = rate_seconds * SECOND_NS / elapsed_ns
+
+        def read(metric: str) -> Numbers:
+            if is_count:
+                return self._newest(metric, "counts") * ticks
+            sums, kind = self._newest(metric, "sums"), METRICS[metric].kind
+            if kind is MetricKind.GAUGE:
+                return sums / max(tick_weight_ms(elapsed_ns), 1)
+            is_sum = self._statistic == "sum"
+            if kind is MetricKind.COUNTER:
+                return sums * ticks if is_sum else sums * SECOND_NS / elapsed_ns
+            counts = self._newest(metric, "counts")
+            return sums / SECOND_NS * ticks if is_sum else sums / SECOND_NS / np.maximum(counts, 1)
+
+        values = evaluate_expression(self._expression, read) / rate_seconds**self._time_power
+        return np.broadcast_to(values, (self.view.groups.size,))
+
+    def has_begun(self) -> Mask:
+        """Return a mask by slot: groups with something of the metrics in the newest tick, and none in that before."""
+        part = "counts" if isinstance(self._expression, ValueCount) else "sums"
+        ticks = [self._recent(metric, part) for metric in sorted(metrics_of(self._expression))]
+        return has_begun(ticks, self.view.groups.size)
+
+    def _newest(self, metric: str, part: str) -> Numbers:
+        return self._recent(metric, part).by_slot(self.view.groups.size)
 
     def _tick_values(self, metric: str, slot: int, elapsed_ns: Mapping[int, int]) -> Numbers:
         def read(part: str) -> Numbers:

@@ -23,7 +23,7 @@ from watchdog.rules.engine.groups import UNGROUPED_SLOT
 from watchdog.rules.engine.missing import NOTHING_MISSING, MissingAmounts, MissingSum
 from watchdog.rules.engine.selection import Mask
 from watchdog.rules.engine.view import View
-from watchdog.rules.engine.window import RecentTicks, WindowCoverage, pack_tick_values
+from watchdog.rules.engine.window import RecentTicks, TickValues, WindowCoverage, has_begun, pack_tick_values
 from watchdog.rules.language.rule import MAX_DISTINCT
 
 MAX_PAIRS: Final = 1 << 18
@@ -39,6 +39,8 @@ class DistinctValues:
         self.view = view
         self.recent = RecentTicks()
         """The number of values of each of the newest ticks alone."""
+        self.new: TickValues = pack_tick_values(0, np.zeros(0, np.int32), np.zeros(0))
+        """Of these the number that the newest tick has added to the pairs, or would have with more room."""
         self.missing: MissingAmounts = NOTHING_MISSING
         """The number of values of the newest tick that are not among the pairs."""
         self.metric = metric
@@ -63,7 +65,8 @@ class DistinctValues:
         known = there & (codes < OTHER_CODE)
         pairs = np.unique(slots[known].astype(np.uint64) << np.uint64(32) | codes[known])
         owners, values = (pairs >> np.uint64(32)).astype(np.uint32), pairs.astype(np.uint32)
-        left_out = self._mark_seen(owners, values)
+        left_out, is_new = self._mark_seen(owners, values)
+        self.new = _numbers_by_owner(self._at_ns, owners[is_new])
         lost = there & ~known
         amounts = np.full(int(lost.sum()), np.inf)
         if METRICS[self.metric].unit is Unit.CONNECTIONS:
@@ -72,12 +75,13 @@ class DistinctValues:
             np.concatenate([owners[left_out].astype(np.int32), slots[lost]]),
             np.concatenate([np.ones(int(left_out.sum())), amounts]),
         )
-        firsts = np.flatnonzero(np.diff(owners.astype(np.int64), prepend=-1))
-        numbers = np.diff(firsts, append=len(owners)).astype(np.float64)
-        self.recent.push(pack_tick_values(self._at_ns, owners[firsts].astype(np.int32), numbers))
+        self.recent.push(_numbers_by_owner(self._at_ns, owners))
 
-    def _mark_seen(self, owners: Codes, values: Codes) -> Mask:
-        """Mark the pairs, distinct and in rising order of owners, as seen; return a mask of those without room."""
+    def _mark_seen(self, owners: Codes, values: Codes) -> tuple[Mask, Mask]:
+        """Mark the pairs, distinct and in rising order of owners, as seen; return masks of those without room, and new.
+
+        The last have not been seen for the time that pairs are kept.
+        """
         since_ns = self._at_ns - self._window_ns
         found = self._pairs.find([owners, values])
         is_new = found == NO_SLOT
@@ -92,7 +96,7 @@ class DistinctValues:
         adding = is_new & has_room
         added = self._pairs.assign([owners[adding], values[adding]], self._at_ns, since_ns)
         has_room[np.flatnonzero(adding)[added == NO_SLOT]] = False
-        return ~has_room
+        return ~has_room, is_new
 
     def counts(self, window_ns: int) -> Numbers:
         """Return the number of values of each slot in the newest `window_ns`."""
@@ -100,6 +104,13 @@ class DistinctValues:
         alive = pairs.seen_ns[: pairs.size] > self._at_ns - window_ns
         owners = pairs.keys[0][: pairs.size][alive].astype(np.int64)
         return np.bincount(owners, minlength=self.view.groups.size).astype(np.float64)
+
+
+def _numbers_by_owner(at_ns: int, owners: Codes) -> TickValues:
+    """Return the number of entries of each of `owners`, which are in rising order."""
+    firsts = np.flatnonzero(np.diff(owners.astype(np.int64), prepend=-1))
+    numbers = np.diff(firsts, append=len(owners)).astype(np.float64)
+    return pack_tick_values(at_ns, owners[firsts].astype(np.int32), numbers)
 
 
 def _added_up(slots: Slots, amounts: Numbers) -> MissingAmounts:
@@ -154,6 +165,16 @@ class DistinctCount:
     def history(self, slot: int, elapsed_ns: Mapping[int, int]) -> Numbers:
         """Return the number of `slot` in each of the newest ticks alone, the oldest first."""
         return np.array([one.value_of(slot) for one in self._distinct.recent.entries if one.at_ns in elapsed_ns])
+
+    def newest_alone(self, elapsed_ns: int) -> Numbers:
+        """Return by slot the number if every tick of the window added as many new values as the newest one."""
+        values = np.zeros(self.view.groups.size)
+        self._distinct.new.apply(values, np.add)
+        return values * self.coverage.window_ns / elapsed_ns
+
+    def has_begun(self) -> Mask:
+        """Return a mask by slot: groups with values in the newest tick, and none in the one before."""
+        return has_begun([self._distinct.recent], self.view.groups.size)
 
     def readings(self, slot: int, tick: Mapping[int, int]) -> list[MetricReading]:
         """Return the number of values of `slot`, as `Aggregation.readings`."""

@@ -23,11 +23,12 @@ from watchdog.clock import SECOND_NS
 from watchdog.measure.slot_table import Slots
 from watchdog.measure.snapshot import Numbers, Snapshot
 from watchdog.rules.engine.aggregations import Aggregation
+from watchdog.rules.engine.approach import time_to_limit
 from watchdog.rules.engine.groups import NO_GROUP_SLOT
 from watchdog.rules.engine.instance_choice import InstanceChoice, choose_instances, weigh
 from watchdog.rules.engine.learnt_facts import BaselineFacts
 from watchdog.rules.engine.missing import MissingSum
-from watchdog.rules.engine.muting import FiringGroups, Muting
+from watchdog.rules.engine.muting import NOTHING_SILENCED, FiringGroups, Muting
 from watchdog.rules.engine.order_statistics import OrderStatistic
 from watchdog.rules.engine.plan import Evaluation
 from watchdog.rules.engine.presence import SELECTED, GroupPresence, PresenceTracker
@@ -43,6 +44,7 @@ TICKS_TOO_FAR_APART: Final = "ticks too far apart"
 ONLY_IF_NOT_MET: Final = "only_if does not hold"
 NEW_NORMAL: Final = "new normal"  # a baseline took the level of the group for its usual one
 REPORTED_BY_ANOTHER: Final = "reported by a narrower rule"
+AWAITED_FROM_ANOTHER: Final = "a narrower rule is about to report it"
 
 _NO_SLOTS = np.zeros(0, dtype=np.int32)
 
@@ -56,7 +58,8 @@ class Verdict:
     cause of an incomplete verdict, or the condition besides the value that prevents firing. `value`: NaN where nothing
     was measured. `group`: the presence of its group. `is_lower_bound`: losses can only have made the value too low.
     `facts`: of the baseline that is breached, None without one.
-    `is_displaced`: the instance ends in favour of a worse one.
+    `is_displaced`: the instance ends in favour of a worse one. `is_held`: it stays pending, a narrower rule is going to
+    report its traffic.
     """
 
     rule: Rule
@@ -70,6 +73,7 @@ class Verdict:
     is_lower_bound: bool = False
     facts: BaselineFacts | None = None
     is_displaced: bool = False
+    is_held: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,12 +133,12 @@ class Judge:
         self._missing_rows = missing_rows
         self._least_severe_threshold = least_severe_threshold(rule)
         self.presence = PresenceTracker(rule, evaluation.view, missing_rows)
-        self.firing_groups = FiringGroups(rule, evaluation.view.groups)
+        self.firing_groups = FiringGroups(rule, evaluation.view.groups, self._time_to_limit)
         self.muting: Muting | None = None
         self.left_out: Slots = _NO_SLOTS
         """The groups that fire in the newest tick and have no instance of their own, the worst first."""
         self._named: Slots = _NO_SLOTS
-        self._muted_slots: Slots = _NO_SLOTS
+        self._silenced = NOTHING_SILENCED
 
     def with_rule(self, rule: Rule) -> Judge:
         """Return a judge by `rule`, which reads the same values: its `evaluation_key` is that of this judge's rule."""
@@ -146,8 +150,10 @@ class Judge:
         firing = self._firing(tick)
         if len(vanished := self._vanished(tick)):
             firing = np.union1d(firing, vanished)
-        self.left_out = self.firing_groups.slots = self._muted_slots = _NO_SLOTS
+        self.left_out, self._silenced = _NO_SLOTS, NOTHING_SILENCED
+        self.firing_groups.clear()
         if not len(firing) and not instances.labels:
+            self._silence(firing, {}, instances, tick)
             return []
         groups = self.evaluation.view.groups
         active = {
@@ -155,18 +161,18 @@ class Judge:
         }
         active_slots = np.fromiter(active.values(), dtype=np.int32)
         self._note_firing(firing, active, instances)
-        self._muted_slots = muted = self._muted(firing, active, instances, tick)
-        if len(muted):
-            firing = np.setdiff1d(firing, muted)
+        self._silence(firing, active, instances, tick)
+        if len(self._silenced.muted):
+            firing = np.setdiff1d(firing, self._silenced.muted)
         choice = self._choose(firing, tick, active_slots, len(instances.labels))
-        self.left_out = choice.left_out
+        self.left_out = choice.left_out[~np.isin(choice.left_out, self._silenced.held)]
         verdicts = self._new_verdicts(choice.shown, tick)
         verdicts += self._active_verdicts(active, active_slots, tick)
         for index in choice.displaced.tolist():
             displaced = len(choice.shown) + index
             verdicts[displaced] = replace(verdicts[displaced], is_displaced=True)
-        if len(choice.left_out) or OVERFLOW_LABELS in instances.labels:
-            verdicts.append(self._overflow(tick, choice.left_out))
+        if len(self.left_out) or OVERFLOW_LABELS in instances.labels:
+            verdicts.append(self._overflow(tick, self.left_out))
         return verdicts
 
     def _note_firing(self, firing: Slots, active: Mapping[Labels, int], instances: ActiveInstances) -> None:
@@ -174,14 +180,21 @@ class Judge:
         reported = np.array([slot for labels, slot in active.items() if labels in instances.firing], np.int32)
         is_delayed = self.rule.for_ns or self.rule.hits is not None
         self.firing_groups.slots = reported if is_delayed else np.union1d(firing, reported)
+        self.firing_groups.pending = np.setdiff1d(firing, self.firing_groups.slots)
 
-    def _muted(self, firing: Slots, active: Mapping[Labels, int], instances: ActiveInstances, tick: RuleTick) -> Slots:
-        """Return those of `firing` that a narrower rule reports, and that have not begun to fire here."""
+    def _silence(self, firing: Slots, active: Mapping[Labels, int], instances: ActiveInstances, tick: RuleTick) -> None:
+        """Find those of `firing` that a narrower rule reports, or will, and that have not begun to fire here."""
         if self.muting is None:
-            return _NO_SLOTS
+            return
         begun = np.array([slot for labels, slot in active.items() if labels in instances.firing], np.int32)
-        beginning = np.setdiff1d(firing, begun)
-        return np.setdiff1d(beginning, self.muting.remaining(beginning, tick.snapshot))
+        self._silenced = self.muting.silence(np.setdiff1d(firing, begun), tick.snapshot)
+        if len(self._silenced.held):
+            self.firing_groups.hold(self._silenced.held)
+
+    def _time_to_limit(self, elapsed_ns: int) -> Numbers:
+        return time_to_limit(
+            self.rule, self.evaluation, self._limits, lambda slots: self._only_if_bounds(slots)[1], elapsed_ns
+        )
 
     def _choose(self, firing: Slots, tick: RuleTick, active_slots: Slots, active_count: int) -> InstanceChoice:
         weights = weigh(self._values(firing, tick), self._limits(firing), self.evaluation.volumes(firing))
@@ -207,7 +220,7 @@ class Judge:
             strict=True,
         ):
             verdict = self._verdict(tick, labels, measured, reason, group, slot)
-            verdicts.append(_muted_verdict(verdict) if slot in self._muted_slots else verdict)
+            verdicts.append(self._with_silence(verdict, slot))
         return verdicts
 
     def take_left_out(self, snapshot: Snapshot, limit: int) -> list[Labels]:
@@ -230,10 +243,9 @@ class Judge:
             self.presence.of(slots, at_ns),
         )
         verdict = self._verdict(tick, labels, measured, reason, group, slot)
-        if slot in self._muted_slots:
-            return _muted_verdict(verdict), measured
-        if is_active:
-            return verdict, measured
+        silenced = self._with_silence(verdict, slot)
+        if is_active or silenced is not verdict:
+            return silenced, measured
         if slot in self._vanished(tick):
             return replace(verdict, breached=verdict.breached or min(self.rule.thresholds.fire)), measured
         if not len(self.presence.existing(slots, at_ns)):
@@ -388,7 +400,7 @@ class Judge:
     def _new_verdict(self, slot: int, tick: RuleTick, measured: Measured, group: GroupPresence) -> Verdict:
         """Return the verdict on a group that fires and has no instance yet."""
         labels = self.evaluation.view.groups.labels(slot, tick.snapshot)
-        verdict = self._verdict(tick, labels, measured, "", group, slot)
+        verdict = self._with_silence(self._verdict(tick, labels, measured, "", group, slot), slot)
         if verdict.breached is not None:
             return verdict
         return replace(verdict, breached=min(self.rule.thresholds.fire))  # a vanished group fires with any value
@@ -424,6 +436,14 @@ class Judge:
         is_lower_bound = measured.low == value < measured.high
         facts = self.facts_of(slot, value, thresholds) if breached is not None else None
         return Verdict(self.rule, labels, complete, value, breached, not_cleared, reason, group, is_lower_bound, facts)
+
+    def _with_silence(self, verdict: Verdict, slot: int) -> Verdict:
+        """Return the verdict on the group of `slot`: it is not breached for a muted one, it is held for a held one."""
+        if slot in self._silenced.muted:
+            return replace(verdict, complete=True, breached=None, not_cleared=None, reason=REPORTED_BY_ANOTHER)
+        if slot in self._silenced.held:
+            return replace(verdict, reason=verdict.reason or AWAITED_FROM_ANOTHER, is_held=True)
+        return verdict
 
     def thresholds_of(self, slot: int) -> Thresholds:
         """Return the thresholds for the group of `slot`: those of its baseline, and the rule's as a ceiling."""
@@ -479,10 +499,6 @@ def _severities(thresholds: Thresholds, value: float) -> tuple[Severity | None, 
     """Return the worst severity that `value` breaches, and the worst one that it does not clear."""
     fires, holds = (operator.gt, operator.ge) if thresholds.above else (operator.lt, operator.le)
     return _worst(thresholds.fire, value, fires), _worst(thresholds.clear, value, holds)
-
-
-def _muted_verdict(verdict: Verdict) -> Verdict:
-    return replace(verdict, complete=True, breached=None, not_cleared=None, reason=REPORTED_BY_ANOTHER)
 
 
 def _worst(limits: Mapping[Severity, float], value: float, beyond: Callable[[float, float], bool]) -> Severity | None:

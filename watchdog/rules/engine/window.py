@@ -157,6 +157,24 @@ class RecentTicks:
         while len(self.entries) > MAX_RECENT_TICKS or (self._bytes > _RECENT_BYTES and len(self.entries) > 1):
             self._bytes -= self.entries.popleft().nbytes
 
+    def by_slot(self, size: int, age: int = 0) -> Numbers:
+        """Return the values of all slots below `size` in the newest tick, or in the one of `age` ticks before."""
+        values = np.zeros(size)
+        if age < len(self.entries):
+            self.entries[-1 - age].apply(values, np.add)
+        return values
+
+
+def has_begun(ticks: Sequence[RecentTicks], size: int) -> NDArray[np.bool_]:
+    """Return a mask of the slots below `size`: something in the newest of `ticks`, nothing in the one before.
+
+    Of no slot where the tick before is not kept.
+    """
+    if any(len(one.entries) <= 1 for one in ticks):
+        return np.zeros(size, np.bool_)
+    now, before = (np.any([one.by_slot(size, age) > 0 for one in ticks], axis=0) for age in (0, 1))
+    return np.asarray(now & ~before)
+
 
 class WindowSum:
     """Running sums by slot over one window."""

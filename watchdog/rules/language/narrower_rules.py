@@ -8,7 +8,7 @@ from graphlib import CycleError, TopologicalSorter
 from watchdog.config.suggestions import is_near, quote_value, unknown_name
 from watchdog.errors import Problem
 from watchdog.rules.language.overrides import Overrides
-from watchdog.rules.language.rule import Rule
+from watchdog.rules.language.rule import MAX_HOLD_NS, Rule
 
 _KEY = "rule.unless_firing"
 
@@ -56,7 +56,10 @@ def _unknown_text(name: str, known: Collection[str]) -> str:
 
 
 def _find_equal_times(rules: Iterable[Rule], interval_ns: int) -> list[Problem]:
-    """Return a note for each rule that can fire before a rule in its `unless_firing` has waited for its own `for`."""
+    """Return a note for each rule that can fire before a rule in its `unless_firing` has waited for its own `for`.
+
+    It waits for `MAX_HOLD_NS` in any case.
+    """
     by_id = {rule.id: rule for rule in rules}
     pending_ns = {
         rule.id: rule.for_ns if rule.hits is None else rule.hits.ticks * interval_ns for rule in by_id.values()
@@ -65,5 +68,5 @@ def _find_equal_times(rules: Iterable[Rule], interval_ns: int) -> list[Problem]:
         Problem(rule.file, rule.line, _KEY, f"both may fire: for should be longer than that of {name}, by two samples")
         for rule in by_id.values()
         for name in rule.unless_firing
-        if pending_ns.get(name, 0) > 0 and pending_ns[rule.id] < pending_ns[name] + 2 * interval_ns
+        if max(pending_ns[rule.id], MAX_HOLD_NS) < pending_ns.get(name, 0) + 2 * interval_ns
     ]

@@ -20,6 +20,7 @@ OVERFLOW_LABELS: Final[Labels] = (("instances", "overflow"),)  # of the instance
 MAX_HIT_TICKS: Final = 60  # of `hits`
 MAX_DISTINCT: Final = 65_536  # values that are counted in one group: as many as there are ports
 MAX_SHORT_WINDOW_NS: Final = 3600 * SECOND_NS  # `MAX_WINDOW` of the catalogue
+MAX_HOLD_NS: Final = 60 * SECOND_NS  # a rule waits for those in its `unless_firing` for this time at most
 GONE: Final = "gone"  # reason of the end of an alert whose group has no rows any more
 
 
