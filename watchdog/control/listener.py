@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import socket
 import struct
+import time
 from pathlib import Path
 from typing import Self
 
@@ -15,6 +17,8 @@ BACKLOG = 16
 _MODE = 0o660
 _SO_PEERGROUPS = 59  # include/uapi/asm-generic/socket.h, since Linux 4.13
 _MAX_OPTION_BYTES = 1024  # Python's limit for a socket option: 256 groups
+_SHORTAGES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})  # accept(2)
+_SHORTAGE_SECONDS = 0.1
 
 
 class Listener:
@@ -57,6 +61,20 @@ class Listener:
         with contextlib.suppress(OSError):
             if self.path.lstat().st_ino == self._inode:
                 self.path.unlink()
+
+
+def accept_client(bound: socket.socket) -> socket.socket | None:
+    """Return the next connection to a socket that is ready, None if there is none.
+
+    Without a free descriptor the connection stays in the queue, and the socket ready: the call takes a tenth of a
+    second then, so that a server that tries again and again leaves the CPU to others.
+    """
+    try:
+        return bound.accept()[0]
+    except OSError as error:  # the client has disconnected, or there is a shortage
+        if error.errno in _SHORTAGES:
+            time.sleep(_SHORTAGE_SECONDS)
+        return None
 
 
 def client_account(peer: socket.socket) -> tuple[int, int]:

@@ -20,7 +20,7 @@ from typing import Any
 
 from watchdog.config.suggestions import unknown_name
 from watchdog.control import protocol
-from watchdog.control.listener import Listener, client_account
+from watchdog.control.listener import Listener, accept_client, client_account
 from watchdog.errors import NotPermitted, UsageError, WatchdogError
 
 RequestHandler = Callable[[Mapping[str, Any]], object]
@@ -114,9 +114,8 @@ class ControlServer:
         self._listening = wanted
 
     def _accept(self) -> None:
-        try:
-            peer, _ = self._listener.socket.accept()
-        except OSError:  # the client has disconnected, or no file descriptor is free
+        peer = accept_client(self._listener.socket)
+        if peer is None:
             return
         peer.setblocking(False)
         self._clients[peer] = client = _ClientConnection(peer, is_permitted=self._listener.allows(peer))

@@ -169,10 +169,10 @@ class Worker:
         now_ns = self._clock.boottime_ns()
         if now_ns < self._held_until_ns or self._last_begin_ns is not None:
             return False
-        self._renew_receiver()
         problem: str | None = None
         self.health.attempt_started()
         try:
+            self._renew_receiver()
             self._receiver.refresh(alerts, host, self._receiver.timeout_seconds)
         except DeliveryError as error:
             if error.retry_after_seconds is not None:
@@ -253,7 +253,7 @@ class Worker:
             return False
         try:
             renewed = source.build()
-        except ConfigError as error:
+        except (ConfigError, OSError) as error:  # OSError: no descriptor is free
             if str(error) != self._renewal_error:
                 self._log.warning(
                     "changed files cannot be used, the former content stays in use: receiver=%s error=%s",

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from watchdog.config.web_settings import WebSettings
-from watchdog.control.listener import Listener
+from watchdog.control.listener import Listener, accept_client
 from watchdog.errors import WatchdogError
 from watchdog.web.http_request import END_OF_HEAD, MAX_HEAD_BYTES, HostCheck, refusal, respond
 from watchdog.web.web_page import Pages
@@ -117,9 +117,8 @@ class WebServer:
         return True
 
     def _accept(self) -> None:
-        try:
-            peer, _ = self._socket.accept()
-        except OSError:  # the client has disconnected, or no file descriptor is free
+        peer = accept_client(self._socket)
+        if peer is None:
             return
         if self._file is not None and not self._file.allows(peer):
             peer.close()

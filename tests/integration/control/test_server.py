@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 
 import pytest
+from leftovers import descriptors_left
 
 from watchdog.config.permissions import ACCOUNT
 from watchdog.control import server as server_module
@@ -218,6 +219,19 @@ def test_when_all_places_are_taken_others_wait_until_one_is_free(running, path, 
     assert send_request(path, "echo") == {}
     for peer in silent:
         assert exchange(peer) is None
+
+
+def test_without_a_free_descriptor_a_client_waits_and_the_server_leaves_the_cpu_to_others(running, path):
+    cpu_clock = time.pthread_getcpuclockid(running._thread.ident)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as peer:
+        with descriptors_left(0):
+            peer.connect(str(path))
+            peer.sendall(b'{"request": "echo"}\n')
+            began = time.clock_gettime(cpu_clock)
+            time.sleep(0.5)
+            assert time.clock_gettime(cpu_clock) - began < 0.2
+        peer.settimeout(60.0)
+        assert exchange(peer) == {"version": 1, "result": {}}
 
 
 def test_clients_that_come_and_go_leave_nothing_behind(running, path, connect, wait_for):

@@ -1,5 +1,7 @@
+import errno
 import logging
 import math
+import os
 import sqlite3
 
 import pytest
@@ -525,6 +527,15 @@ def test_a_failed_refresh_is_counted_logged_once_and_repeats_no_notification(del
     assert "secret" not in caplog.text
 
 
+def test_a_defect_in_the_reading_of_a_changed_file_is_a_failed_refresh(deliver):
+    receiver = ScriptedReceiver()
+    receiver.source = source = FileSource(error=ZeroDivisionError())
+    source.changed = True
+    worker = deliver(receiver)
+    assert not worker.refresh([], "web-1")
+    assert worker.outage.reason.startswith("internal: ZeroDivisionError in test_worker.py:")
+
+
 def test_a_successful_refresh_does_not_end_the_outage_that_a_notification_began(deliver, store):
     receiver = ScriptedReceiver(TIMEOUT)
     receiver.refresh = lambda *_: None
@@ -703,10 +714,11 @@ UNAUTHORIZED = DeliveryError(DeliveryErrorReason.AUTH, "answered 401", retryable
 
 
 class FileSource:
-    """The source of a receiver with a file that changes; `build` returns the next of `receivers`."""
+    """The source of a receiver with a file that changes; `build` returns the next of `receivers`, or fails."""
 
-    def __init__(self, *receivers):
+    def __init__(self, *receivers, error=None):
         self.receivers = list(receivers)
+        self.error = error or ConfigError([Problem("watchdog.toml", 1, "receiver.bearer_token_file", "is empty")])
         self.changed = False
         for receiver in receivers:
             receiver.source = self
@@ -716,7 +728,7 @@ class FileSource:
 
     def build(self):
         if not self.receivers:
-            raise ConfigError([Problem("watchdog.toml", 1, "receiver.bearer_token_file", "is empty")])
+            raise self.error
         self.changed = False
         return self.receivers.pop(0)
 
@@ -771,9 +783,10 @@ def test_a_refused_login_without_a_file_is_final(deliver, store, clock):
     assert losses(store, clock) == {("oncall", LossCause.REFUSED): 1}
 
 
-def test_while_a_changed_file_cannot_be_used_the_former_content_is(deliver, store, caplog):
+@pytest.mark.parametrize("error", [None, OSError(errno.EMFILE, os.strerror(errno.EMFILE))])
+def test_while_a_changed_file_cannot_be_used_the_former_content_is(deliver, store, caplog, error):
     receiver = ScriptedReceiver()
-    receiver.source = source = FileSource()
+    receiver.source = source = FileSource(error=error)
     source.changed = True
     put(store, make_notification("n1", "a"), make_notification("n2", "b"))
     deliver(receiver).deliver_due()
