@@ -60,17 +60,28 @@ def find_inhibited(inhibitions: Sequence[Inhibition], firing: Mapping[str, Alert
 
 def _circle(rest: Collection[str], sources: Mapping[str, set[str]]) -> set[str]:
     """Return alerts of `rest` that inhibit each other, and that no alert outside of them inhibits."""
-    return min((_ancestors(key, rest, sources) for key in sorted(rest)), key=len)
+    own = {key: sources[key].intersection(rest) for key in rest}
+    targets: dict[str, set[str]] = {key: set() for key in rest}
+    for key, its_sources in own.items():
+        for source in its_sources:
+            targets[source].add(key)
+    key = min(rest)
+    found = _reachable(key, own)
+    while outside := found - _reachable(key, targets):  # these inhibit it, and it does not inhibit them
+        key = min(outside)
+        found = _reachable(key, own)
+    return found
 
 
-def _ancestors(key: str, rest: Collection[str], sources: Mapping[str, set[str]]) -> set[str]:
+def _reachable(key: str, edges: Mapping[str, Collection[str]]) -> set[str]:
+    """Return the alerts to which `edges` lead from `key`, itself if one leads back."""
     found: set[str] = set()
     pending = [key]
     while pending:
-        for source in sources[pending.pop()]:
-            if source in rest and source not in found:
-                found.add(source)
-                pending.append(source)
+        for other in edges[pending.pop()]:
+            if other not in found:
+                found.add(other)
+                pending.append(other)
     return found
 
 
