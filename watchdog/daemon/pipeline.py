@@ -321,6 +321,7 @@ class Pipeline:
         self._count_withheld()
         if self._store.take_recreated():
             self._store.silences.write_all()
+            self._store.rule_history.mark_all_changed()
             self._lifecycle.mark_all_changed()
             self._grouping.mark_all_changed()
             self._outage_handler.mark_all_changed()

@@ -70,6 +70,10 @@ class RuleHistory:
             )
             self._hours[rule] = kept
 
+    def mark_all_changed(self) -> None:
+        """Write all counts with the next transaction, for a recreated state file."""
+        self._changed = {(rule, hour) for rule, hours in self._hours.items() for hour in hours}
+
     def mark_written(self) -> None:
         """Record that the transaction of `write` was committed."""
         self._changed = set()

@@ -701,6 +701,7 @@ def test_a_damaged_state_file_is_recreated_with_all_firing_alerts(simulation, ca
 
     assert simulation.pipeline.restored_alert_count == 1
     assert {reason for _, reason, _ in simulation.receiver.entries()[before:]} <= {"repeat"}
+    assert simulation.store.rule_history.firings_of("storm", simulation.clock.wall()).count == 1
 
 
 def identities(simulation):
