@@ -49,8 +49,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _lines(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "rule", f"{found['rule']} ({found['file']}:{found['line']})"
-    group = labels_text(found["labels"]) or "the host"
-    yield "group", group if found["has_group"] else f"{group}: no such group has rows now"
+    yield "group", _group_text(found)
     yield "state", f"{found['state']}: {found['conclusion']}"
     yield (
         "rows",
@@ -80,6 +79,14 @@ def _lines(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for cause in found["suppressed_by"]:
         yield "withheld", f"by {cause}"
     yield from _destinations(found["destinations"])
+
+
+def _group_text(found: Mapping[str, Any]) -> str:
+    group = labels_text(found["labels"])
+    if not group and found["by"]:
+        return "none: no group has rows now"
+    group = group or "the host"
+    return group if found["has_group"] else f"{group}: it has no rows now"
 
 
 def _exception_text(exception: Mapping[str, Any]) -> str:

@@ -90,7 +90,10 @@ def show_notification(database: ReadableDatabase, given: Mapping[str, Any]) -> d
         raise UsageError(f"several notifications have an id that begins with {wanted}", remedy="give more characters")
     detail = audit.read_notification(database, ids[0]) if ids else None
     if detail is None:
-        raise WatchdogError(f"no notification {wanted}: it never existed, or its history has been deleted")
+        raise WatchdogError(
+            f"no notification {wanted}: it never existed, or its history has been deleted",
+            remedy="see bpf-watchdog notifications list",
+        )
     return asdict(detail)
 
 
@@ -118,7 +121,7 @@ def _retry_result(notification_id: str, reason: str | None) -> dict[str, Any]:
 def _reason_not_retried(database: Database, notification_id: str) -> str:
     detail = audit.read_notification(database, notification_id)
     if detail is None:
-        return "there is no such notification"
+        return "there is no such notification: see bpf-watchdog notifications list"
     state = detail.notification.state
     if state != FAILED:
         return f"it is {state}, and only {FAILED} notifications can be sent again"

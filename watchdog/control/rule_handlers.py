@@ -153,18 +153,19 @@ class ExceptionStatus:
 class Explanation:
     """One group under one rule in the newest tick: all numbers by which the engine judged it.
 
-    `has_group`: False if no group has the labels. `rows_*`: of the newest tick: of the host, those that meet `where`,
-    those of these in the group. `low`, `high`: bounds of the value, apart where something is missing. `only_if`:
-    whether it holds, None if losses decide that. `complete`: whether the input was complete. `hits`: as in the
-    rule, None without. `earliest_seconds`: until
-    the alert can fire at the earliest, 0 if it fires, None if the value would have to change first; `conclusion` has it
-    in words. `has_novelty`: the first sight of a group fires: no value is compared with `thresholds`.
+    `by`: dimensions of the rule's groups. `has_group`: False if no group has the labels. `rows_*`: of the newest tick:
+    of the host, those that meet `where`, those of these in the group. `low`, `high`: bounds of the value, apart where
+    something is missing. `only_if`: whether it holds, None if losses decide that. `complete`: whether the input was
+    complete. `hits`: as in the rule, None without. `earliest_seconds`: until the alert can fire at the earliest, 0 if
+    it fires, None if the value would have to change first; `conclusion` has it in words. `has_novelty`: the first sight
+    of a group fires: no value is compared with `thresholds`.
     """
 
     rule: str
     file: str
     line: int
     labels: Mapping[str, str]
+    by: tuple[str, ...]
     has_group: bool
     age_seconds: float
     metric: str

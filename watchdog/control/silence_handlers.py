@@ -104,7 +104,8 @@ def _expire_one(silences: Silences, prefix: str) -> dict[str, Any]:
     if len(ids) > 1:
         return {"id": prefix, "expired": False, "reason": "several silences have an id that begins so"}
     if not ids or silences.expire(ids[0]) is None:
-        return {"id": prefix, "expired": False, "reason": "there is no such silence, or it has ended"}
+        reason = "there is no such silence, or it has ended: see bpf-watchdog silence list"
+        return {"id": prefix, "expired": False, "reason": reason}
     return {"id": ids[0], "expired": True, "reason": None}
 
 
@@ -120,7 +121,7 @@ def _acknowledge(silences: Silences, alerts: SilencedAlerts, clock: Clock, given
     if len(found) > 1:
         raise UsageError(f"several alerts have a fingerprint that begins with {prefix}", remedy="give more characters")
     if not found:
-        raise WatchdogError(f"no alert with the fingerprint {prefix} is firing: there is nothing to acknowledge")
+        raise WatchdogError(f"no alert {prefix} is firing", remedy="see bpf-watchdog alerts")
     acknowledged = AcknowledgedFiring(found[0].fingerprint, found[0].fired)
     for silence in silences.current:
         if silence.acknowledged == acknowledged:

@@ -16,6 +16,7 @@ from watchdog.control.baseline_handlers import (
     RuleBaselineStatus,
 )
 from watchdog.daemon.active_alerts import finite
+from watchdog.daemon.find_rule import find_rule
 from watchdog.daemon.pipeline import Pipeline, PipelineView
 from watchdog.daemon.rule_states import NO_TICK, limit_text
 from watchdog.errors import UsageError, WatchdogError
@@ -101,9 +102,7 @@ def _apply(baselines: Baselines, action: BaselineAction, rule_id: str, labels: L
 
 
 def _find(view: PipelineView, rule_id: str, labels: Mapping[str, str]) -> tuple[Rule, RuleBaseline]:
-    rule, baseline = view.engine.find_rule(rule_id), view.engine.baselines.of(rule_id)
-    if rule is None:
-        raise UsageError(suggestions.unknown_name("rule", rule_id, [one.id for one in view.engine.rules]))
+    rule, baseline = find_rule(view, rule_id), view.engine.baselines.of(rule_id)
     if baseline is None:
         raise UsageError(f"rule {rule_id} has no baseline", remedy="`bpf-watchdog baseline show` lists those that do")
     for name in labels:

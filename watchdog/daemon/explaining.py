@@ -23,6 +23,7 @@ from watchdog.control.rule_handlers import (
 )
 from watchdog.daemon.active_alerts import finite, timer_states
 from watchdog.daemon.alert_receivers import AlertReceivers, KnownSeverities
+from watchdog.daemon.find_rule import find_rule
 from watchdog.daemon.pipeline import Pipeline, PipelineView
 from watchdog.daemon.rule_states import NO_TICK, limit_text, value_text
 from watchdog.errors import UsageError, WatchdogError
@@ -30,8 +31,10 @@ from watchdog.rules.engine.inspection import GroupInspection
 from watchdog.rules.engine.rule_baseline import RuleBaseline
 from watchdog.rules.language.condition_text import patterns_of
 from watchdog.rules.language.expression import format_expression
-from watchdog.rules.language.rule import Labels, Rule, RuleException, Severity
+from watchdog.rules.language.rule import GONE, Labels, Rule, RuleException, Severity
 from watchdog.storage.reader import ReadableDatabase
+
+_NO_ROW = "no row meets its where"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +61,7 @@ def explain(
         WatchdogError: the rule waits for its first tick.
     """
     with pipeline.view() as view:
-        rule = view.engine.find_rule(rule_id)
-        if rule is None:
-            raise UsageError(suggestions.unknown_name("rule", rule_id, [one.id for one in view.engine.rules]))
+        rule = find_rule(view, rule_id)
         for name in labels:
             if name not in rule.by:
                 raise UsageError(_unknown_label(rule, name))
@@ -159,6 +160,7 @@ def _explanation(rule: Rule, copied: _Copied, now_ns: int) -> Explanation:
         file=rule.file,
         line=rule.line,
         labels=dict(verdict.labels),
+        by=rule.by,
         has_group=group.has_group,
         age_seconds=round((now_ns - group.at_ns) / SECOND_NS, 3),
         metric=format_expression(rule.metric),
@@ -283,7 +285,8 @@ def _conclusion(
         if group.learning_ns:
             return f"it does not fire: its baseline learns for {learning} more"
         limit = "a limit that its baseline has not learnt yet"
-    reason = f" ({group.verdict.reason})" if group.verdict.reason else ""
+    why = _NO_ROW if group.verdict.reason == GONE else group.verdict.reason
+    reason = f" ({why})" if why else ""
     change = f"its value {_beyond(rule)} {limit}"
     when = f"{wait} after {change}, at the earliest" if earliest_ns else f"as soon as {change}"
     return f"it does not fire{reason}: it fires {when}"

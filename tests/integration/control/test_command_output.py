@@ -97,6 +97,7 @@ def make_explanation(**changes):
         "line": 3,
         "labels": HOSTILE,
         "has_group": True,
+        "by": ("process", "unit"),
         "age_seconds": 0.1,
         "metric": "connect_failures / closes",
         "stat": "rate",
@@ -275,6 +276,19 @@ def test_an_explanation_has_losses_gate_baseline_limits_timers_and_receivers(run
     ):  # fmt: skip
         assert text in out
     assert all(line.isprintable() for line in out.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("labels", "by", "text"),
+    [
+        ({"process": "a"}, ("process",), "process=a: it has no rows now"),
+        ({}, ("process", "unit"), "none: no group has rows now"),
+        ({}, (), "the host: it has no rows now"),
+    ],
+)
+def test_a_group_without_rows_is_named_as_one(run, labels, by, text):
+    handlers = rule_handlers(list, list, lambda *_: make_explanation(has_group=False, labels=labels, by=by))
+    assert f"\ngroup      {text}\n" in run(handlers, "explain", "slow")[1]
 
 
 def test_an_explanation_has_hits_limits_that_are_not_learnt_and_large_numbers(run):

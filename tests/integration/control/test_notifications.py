@@ -200,7 +200,7 @@ def test_all_that_was_given_up_is_sent_again_the_oldest_first_in_batches(put, ou
     ("id_", "reason"),
     [
         ("a1", f"it is {DELIVERED}, and only {FAILED} notifications can be sent again"),
-        ("cc", "there is no such notification"),
+        ("cc", "there is no such notification: see bpf-watchdog notifications list"),
         ("a", "several notifications have an id that begins with these characters"),
     ],
 )

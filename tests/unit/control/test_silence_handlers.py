@@ -75,7 +75,11 @@ def test_silences_expire_by_the_first_characters_of_their_ids(ask):
     added = add(ask)
     assert ask("silence expire", ids=[added["id"][:6], added["id"]]) == [
         {"id": added["id"], "expired": True, "reason": None},
-        {"id": added["id"], "expired": False, "reason": "there is no such silence, or it has ended"},
+        {
+            "id": added["id"],
+            "expired": False,
+            "reason": "there is no such silence, or it has ended: see bpf-watchdog silence list",
+        },
     ]
     assert ask("silence list") == {"silences": []}
     assert not ask("silence expire", ids=[""])[0]["expired"]
@@ -90,7 +94,7 @@ def test_acknowledgement_is_of_one_firing_alert_and_made_once(ask, store):
 
 
 def test_alert_that_does_not_fire_or_is_not_one_cannot_be_acknowledged(ask):
-    with pytest.raises(WatchdogError, match="nothing to acknowledge"):
+    with pytest.raises(WatchdogError, match="no alert feedfeed is firing: see bpf-watchdog alerts"):
         ask("ack", fingerprint="feedfeed", author="ada")
     with pytest.raises(UsageError, match="fingerprint is missing"):
         ask("ack", fingerprint="", author="ada")

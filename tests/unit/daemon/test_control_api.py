@@ -373,7 +373,8 @@ def test_an_explanation_of_a_calm_group_says_what_would_have_to_change(simulatio
     assert (found["state"], found["breached"], found["has_group"]) == ("inactive", None, True)
     assert found["conclusion"] == "it does not fire: it fires 3s after its value gets above 5/s, at the earliest"
     missing = console.ask("explain", rule="storm", labels={"process": "nobody"})
-    assert (missing["has_group"], missing["rows_group"]) == (False, 0)
+    assert (missing["has_group"], missing["rows_group"], missing["by"]) == (False, 0, ["process"])
+    assert missing["conclusion"].startswith("it does not fire (no row meets its where): it fires ")
 
 
 NOVELTY = """
@@ -436,6 +437,10 @@ def test_unknown_rules_and_labels_are_named_in_an_explanation(simulation, consol
     run(simulation, CALM)
     with pytest.raises(UsageError, match='unknown rule "strom": did you mean "storm"'):
         console.ask("explain", rule="strom")
+    with pytest.raises(UsageError, match='unknown rule "other": known are storm'):
+        console.ask("explain", rule="other")
+    with pytest.raises(UsageError, match=r'"watchdog-receiver-down" has no rule: .* see bpf-watchdog alerts'):
+        console.ask("explain", rule="watchdog-receiver-down")
     with pytest.raises(UsageError, match='unknown label "proces": did you mean "process"'):
         console.ask("explain", rule="storm", labels={"proces": "x"})
     with pytest.raises(UsageError, match="labels must be an object of texts"):
