@@ -70,6 +70,7 @@ class _Top:
         self._screen = screen
         self._model = screen.model
         self._is_ended = False
+        self._is_gone = False  # the notice is that of a daemon that does not answer
         self._last_filter = " ".join(quote_matcher(one) for one in screen.model.where)
 
     def run(self) -> None:
@@ -92,7 +93,8 @@ class _Top:
         screen = self._screen
         match event:
             case Answer(query, traffic):
-                screen.notice = ""
+                if self._is_gone:
+                    self._is_gone, screen.notice = False, ""
                 self._model.take(query, traffic)
             case ProcessCommand(pid, found):
                 if self._model.process is not None and self._model.process[0] == pid:
@@ -100,9 +102,11 @@ class _Top:
             case Failure(error):
                 if event.is_final:
                     raise error
-                screen.notice = "daemon gone, reconnecting …"
+                self._is_gone, screen.notice = True, "daemon gone, reconnecting …"
 
     def _press(self, key: Key) -> None:
+        if not self._is_gone:
+            self._screen.notice = ""  # the answer to a key stays until the next one
         if self._screen.has_help:
             self._screen.has_help = False
         elif self._screen.editor is not None:

@@ -50,6 +50,11 @@ def test_a_storm_is_walked_through_on_a_terminal_and_the_daemon_comes_back(
     head = next(line for line in top.lines() if line.startswith("process "))
     assert head.split() == ["process", "pid", "bytes_sent", "bytes_received", "connects", "connect_failures"]
     assert top.lines()[-2] == "bpf-watchdog sample --by process,pid"
+    top.press(ENTER)
+    top.wait("no row is selected: Up and Down select one")
+    time_shown = top.lines()[0]
+    top.wait(lambda lines: lines[0] != time_shown)
+    assert "no row is selected" in top.text()  # until the next key
     top.resize(200, 40)
     top.wait(lambda lines: any(line.startswith("process ") and line.endswith("history") for line in lines))
 
