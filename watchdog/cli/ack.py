@@ -19,7 +19,7 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     """Add `ack`."""
     parser = commands.add_parser("ack", description=_DESCRIPTION)
     parser.add_argument("fingerprint", metavar="FINGERPRINT", help="the alert's fingerprint, or its first characters")
-    parser.add_argument("--comment", metavar="TEXT", default="", help="for those who come after")
+    parser.add_argument("--comment", metavar="TEXT", default="", help="reason of the acknowledgement")
     add_author(parser)
     add_daemon_options(parser)
     parser.set_defaults(run=_run)

@@ -56,7 +56,7 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     form.add_argument("--config", metavar="FILE", help="settings: sampling interval, shipped rules, runbooks")
     form.add_argument(
         "--scrape-interval",
-        metavar="TIME",
+        metavar="DURATION",
         default=_DEFAULT_SCRAPE,
         help=f"interval in which Prometheus scrapes the hosts (default: {_DEFAULT_SCRAPE})",
     )

@@ -27,7 +27,7 @@ Monitor this host until SIGTERM or Ctrl-C: measure every TCP connection, evaluat
 
 Without settings: the shipped rules, and notifications on this terminal or in the journal. Settings are read from
 {DEFAULT_SETTINGS_FILE}, rules from {DEFAULT_RULES_FOLDER} if it has files. `bpf-watchdog reload` and SIGHUP read
-all files again; if they have a problem, the previous configuration stays in force and the problem is logged. If they
+all files again; if they have a problem, the former configuration stays in force and the problem is logged. If they
 have one at the start, the last good configuration in the state folder is used. Start it as root: a child with two
 capabilities loads the BPF programs, and the daemon continues as the account {ACCOUNT} without capabilities. A reload
 needs files that this account can read."""
@@ -45,7 +45,7 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     parser.add_argument("--state-dir", metavar="DIR", help=f"state folder (default: {DEFAULT_STATE_FOLDER})")
     default = f"{DEFAULT_RUNTIME_FOLDER}/{SOCKET_FILE_NAME}; with --state-dir: in that folder"
     parser.add_argument("--control", metavar="SOCKET", help=f"control socket for commands (default: {default})")
-    parser.add_argument("--interval", metavar="TIME", help="sampling interval (default: from the settings, 1s)")
+    parser.add_argument("--interval", metavar="DURATION", help="sampling interval (default: from the settings, 1s)")
     parser.set_defaults(run=run)
 
 

@@ -18,9 +18,9 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     """Add the command."""
     parser = commands.add_parser("sample", description=_DESCRIPTION)
     parser.add_argument(
-        "--for", dest="duration", metavar="TIME", default="5s", help="duration of the sample (default: 5s)"
+        "--for", dest="duration", metavar="DURATION", default="5s", help="duration of the sample (default: 5s)"
     )
-    parser.add_argument("--every", metavar="TIME", help="print a table at this interval, instead of one at the end")
+    parser.add_argument("--every", metavar="DURATION", help="print a table at this interval, instead of one at the end")
     parser.add_argument(
         "--by",
         metavar="DIM,…",

@@ -23,7 +23,7 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         "--state-dir", metavar="DIR", help=f"the daemon's state folder (default: {DEFAULT_STATE_FOLDER})"
     )
     parser.add_argument("--alone", action="store_true", help="measure without the daemon; needs root")
-    parser.add_argument("--every", metavar="TIME", default="1s", help="interval without the daemon (default: 1s)")
+    parser.add_argument("--every", metavar="DURATION", default="1s", help="interval without the daemon (default: 1s)")
     parser.add_argument(
         "--view", choices=[str(view) for view in VIEWS], default=str(TopView.PROCESSES), help="the first view"
     )

@@ -82,7 +82,7 @@ def _alert_facts(detail: AlertDetail, wall: float) -> Iterator[tuple[str, Child]
     receivers = ", ".join(one.receiver + delivery_mark(one.notified, one.queued) for one in alert.receivers)
     yield "receivers", _text(receivers or "none yet")
     if alert.suppressed_by:
-        yield "suppressed", _text(", ".join(alert.suppressed_by))
+        yield "withheld", _text(f"by {', '.join(alert.suppressed_by)}")
     if detail.runbook and detail.runbook.startswith(("https://", "http://")):
         yield "runbook", element("a", detail.runbook, href=detail.runbook, rel="noreferrer")
     yield "command", element("code", f"bpf-watchdog alerts show {alert.fingerprint[:_SHORT_FINGERPRINT]}")
