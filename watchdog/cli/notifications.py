@@ -15,7 +15,7 @@ from watchdog.cli.table import format_table
 from watchdog.cli.terminal import fitted_table, output_width, print_facts, print_wrapped
 from watchdog.control.client import send_request
 from watchdog.control.socket_path import DEFAULT_STATE_FOLDER
-from watchdog.errors import DaemonUnreachable, StoreError, UsageError
+from watchdog.errors import DaemonUnreachable, NotPermitted, StoreError, UsageError
 from watchdog.kernel import privileges
 from watchdog.state.delivery_states import DELIVERED, DELIVERY_STATES, FAILED
 from watchdog.storage.folder import STATE_FILE_NAME
@@ -155,6 +155,14 @@ def _read(args: argparse.Namespace, request: str, query: StateFileQuery, wanted:
     file = Path(args.state_dir, STATE_FILE_NAME)
     # Root must neither trust the content, which the daemon's account decides, nor leave files beside it.
     privileges.become_owner(file.parent)
+    try:
+        with file.open("rb"):
+            pass
+    except PermissionError as error:
+        remedy = "run this command as root, or as the account of the daemon"
+        raise NotPermitted(f"{unreachable}; this user may not read {file}", remedy=remedy) from error
+    except OSError:  # the query reports it
+        pass
     try:
         result = query(StateReader(file), wanted)
     except StoreError as error:

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import logging
 import sqlite3
+import subprocess
 import threading
 
 import pytest
@@ -272,6 +273,20 @@ def test_without_a_daemon_and_a_file_both_are_reported(tmp_path, command):
     assert code == 3
     assert "no daemon answers at" in err
     assert f"no state file {tmp_path}/state.sqlite3" in err
+
+
+def test_an_account_that_may_not_read_the_file_is_named_the_remedy(history, store, open_folder, open_command):
+    store.close()
+    (open_folder / "state.sqlite3").chmod(0o600)
+    nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", open_command]
+    done = subprocess.run(
+        [*nobody, "notifications", "list", "--state-dir", open_folder], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (4, "")
+    assert done.stderr.endswith(
+        f"; this user may not read {open_folder}/state.sqlite3: run this command as root, or as the account of the"
+        " daemon\n"
+    )
 
 
 def test_a_file_that_is_not_a_state_file_is_reported(tmp_path, command):
