@@ -1,4 +1,4 @@
-"""Commands whose standard streams are closed, or whose locale has few characters."""
+"""Commands with closed standard streams, or in a locale with few characters."""
 
 from __future__ import annotations
 
