@@ -296,7 +296,9 @@ def notified(watchdog, server, wait_for):
         except AssertionError as error:
             error.add_note(f"log of the daemon:\n{watchdog.log()}\nits state:\n{watchdog.saved(everything)}")
             raise
-        assert server.statuses() == list(expected)
-        return list(server.notifications().values())
+        came = list(server.notifications().values())
+        rules = [(document["groupLabels"], document["commonAnnotations"]) for document in came]
+        assert [document["status"] for document in came] == list(expected), rules
+        return came
 
     return notified
