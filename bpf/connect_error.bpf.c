@@ -126,28 +126,19 @@ static __always_inline void handle_attempt(struct sock *sk, struct sockaddr *giv
 	preempt_enable();
 }
 
+/* Variant 1: of tcp_v6_connect. */
 KRETFUNC_PROBE(tcp_v4_connect, struct sock *sk, struct sockaddr *given, int length, int result)
 {
 	if (is_inet_tcp(sk))
-		handle_attempt(sk, given, length, result, sk->__sk_common.skc_family == AF_INET6);
+		handle_attempt(sk, given, length, result, sk->__sk_common.skc_family == AF_INET6 && !get_variant());
 	return 0;
 }
 
-KRETFUNC_PROBE(tcp_v6_connect, struct sock *sk, struct sockaddr *given, int length, int result)
-{
-	if (is_inet_tcp(sk))
-		handle_attempt(sk, given, length, result, 0);
-	return 0;
-}
-
-/* Control groups' BPF programs run here, before the attempt; systemd's IPAddressDeny= drops packets instead. */
+/*
+ * Also of tcp_v6_pre_connect. Control groups' BPF programs run here, before the attempt; systemd's IPAddressDeny= drops
+ * packets instead.
+ */
 KRETFUNC_PROBE(tcp_v4_pre_connect, struct sock *sk, struct sockaddr *given, int length, int result)
-{
-	handle_denial(sk, given, length, result);
-	return 0;
-}
-
-KRETFUNC_PROBE(tcp_v6_pre_connect, struct sock *sk, struct sockaddr *given, int length, int result)
 {
 	handle_denial(sk, given, length, result);
 	return 0;

@@ -134,6 +134,18 @@ static void (*preempt_enable)(void) = (void *)KFUNC_PREEMPT_ENABLE;
 #define preempt_enable()
 #endif
 
+/*
+ * Return the variant of the program: the loader loads some functions more than once, and writes into each program the
+ * number of its Probe (watchdog/kernel/programs.py). The verifier leaves out the code of the other variants.
+ */
+static __always_inline u32 get_variant(void)
+{
+	u32 variant;
+
+	asm("%0 = %1" : "=r"(variant) : "i"(VARIANT));
+	return variant;
+}
+
 static __always_inline void count_loss(int loss)
 {
 	u64 *count = losses.lookup(&loss);
@@ -397,7 +409,7 @@ static __always_inline void handle_closing(struct tracked_socket *tracked, int f
 static __always_inline void write_final_record(struct sock *sk, struct tcp_sock *tp, struct tracked_socket *tracked,
 					       int from, struct attempt *attempt)
 {
-	struct connection *record = ledger.ringbuf_reserve(sizeof(*record)), unwritten;
+	struct connection *record = ledger.ringbuf_reserve(sizeof(*record));
 	struct sums *total;
 
 	if (record) {
@@ -405,11 +417,10 @@ static __always_inline void write_final_record(struct sock *sk, struct tcp_sock 
 		ledger.ringbuf_submit(record, BPF_RB_NO_WAKEUP);
 		return;
 	}
-	fill_final_record(&unwritten, sk, tp, tracked, from, attempt);
 	count_loss(LOSS_LEDGER_FULL);
-	total = get_sums(&unwritten.owner, unwritten.netns, unwritten.direction);
+	total = get_sums(&tracked->owner, sk->__sk_common.skc_net->ns.inum, tracked->direction);
 	if (total)
-		add_to_sums(total, &unwritten, &tracked->reported);
+		add_to_sums(total, sk, tp, tracked);
 }
 
 static __always_inline void handle_end(struct sock *sk, struct tracked_socket *tracked, int from)
@@ -537,52 +548,64 @@ static __always_inline bool is_newest_event(struct sock *sk, int from, int to)
 	return newest && newest->socket_id == get_socket_id(sk) && newest->transition == encode_transition(from, to);
 }
 
-KFUNC_PROBE(inet_sock_set_state, struct sock *sk, int from, int to)
+/* Return whether the first program has handled the transition. */
+static __always_inline bool is_handled(struct sock *sk, int from, int to)
 {
-	struct handled_event *newest;
-	int zero = 0;
+	struct tracked_socket *tracked;
 
-	preempt_disable();
-	handle_transition(sk, from, to);
-	newest = last_handled.lookup(&zero);
-	if (newest) {
-		newest->socket_id = get_socket_id(sk);
-		newest->transition = encode_transition(from, to);
-	}
-	preempt_enable();
-	return 0;
+	if (is_newest_event(sk, from, to))
+		return 1;
+	tracked = find_tracked_socket(sk);
+	if (tracked) /* other events can come between the two programs */
+		return tracked->last_transition == encode_transition(from, to);
+	return to == TCP_CLOSE && from != TCP_CLOSE && is_tcp(sk); /* its entry was in `apart_sockets` */
+}
+
+static __always_inline void note_newest_event(struct sock *sk, int from, int to)
+{
+	int zero = 0;
+	struct handled_event *newest = last_handled.lookup(&zero);
+
+	if (!newest)
+		return;
+	newest->socket_id = get_socket_id(sk);
+	newest->transition = encode_transition(from, to);
+}
+
+static __always_inline void count_fallback_event(void)
+{
+	int zero = 0;
+	u64 *count = fallback_events.lookup(&zero);
+
+	if (count)
+		__sync_fetch_and_add(count, 1);
 }
 
 /*
- * The fallback program: it runs after the program above for each event, and handles the events for which the kernel
- * skipped that program. The kernel does not run a program again on a CPU where it is already running (bpf_trace_run):
- * when an interrupt comes in the middle of the program, and packets are handled at the end of the interrupt, all their
- * events would be lost. There are only two levels, a process and one softirq above it, so one of the two programs is
- * always free; and no socket is handled at both levels at once. (Where programs can be preempted, this is true except
- * for a moment at their start and end; events that both programs miss are counted.)
+ * The loader loads this code twice. The second program, the fallback (variant 1), runs after the first one for each
+ * event, and handles the events for which the kernel skipped the first. The kernel does not run a program again on a CPU
+ * where it is already running (bpf_trace_run): when an interrupt comes in the middle of the program, and packets are
+ * handled at the end of the interrupt, all their events would be lost. There are only two levels, a process and one
+ * softirq above it, so one of the two programs is always free; and no socket is handled at both levels at once. (Where
+ * programs can be preempted, this is true except for a moment at their start and end; events that both programs miss are
+ * counted.)
  *
- * It has the code of the first program, and no tail call to it: since Linux 6.13 a program can have a stack of its own on
- * each CPU, and only the guard that skips the program keeps two runs from using it at once.
+ * The fallback has its own copy, and no tail call to the first program: since Linux 6.13 a program can have a stack of
+ * its own on each CPU, and only the guard that skips the program keeps two runs from using it at once.
  */
-KFUNC_PROBE(fallback_inet_sock_set_state, struct sock *sk, int from, int to)
+KFUNC_PROBE(inet_sock_set_state, struct sock *sk, int from, int to)
 {
-	struct tracked_socket *tracked;
-	int zero = 0;
-	u64 *count;
+	bool is_fallback = get_variant();
 
-	if (is_newest_event(sk, from, to))
+	if (is_fallback && is_handled(sk, from, to))
 		return 0;
-	tracked = find_tracked_socket(sk);
-	if (tracked && tracked->last_transition == encode_transition(from, to))
-		return 0; /* already handled: other events came between the two programs */
-	if (!tracked && to == TCP_CLOSE && from != TCP_CLOSE && is_tcp(sk))
-		return 0; /* likewise, and its entry was in `apart_sockets` */
 	preempt_disable();
 	handle_transition(sk, from, to);
+	if (is_fallback)
+		count_fallback_event();
+	else
+		note_newest_event(sk, from, to);
 	preempt_enable();
-	count = fallback_events.lookup(&zero);
-	if (count)
-		__sync_fetch_and_add(count, 1);
 	return 0;
 }
 

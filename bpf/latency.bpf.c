@@ -242,6 +242,7 @@ KFUNC_PROBE(tcp_rcv_space_adjust, struct sock *sk)
 	return record_response(sk, pending);
 }
 
+/* Also of udp_sendmsg, udpv6_sendmsg and mptcp_sendmsg. */
 KRETFUNC_PROBE(tcp_sendmsg, struct sock *sk, struct msghdr *msg, size_t size, int length)
 {
 	return handle_send(sk, length);
@@ -253,33 +254,11 @@ KRETFUNC_PROBE(tcp_sendpage, struct sock *sk, struct page *page, int offset, siz
 	return handle_send(sk, length);
 }
 
-KRETFUNC_PROBE(mptcp_sendmsg, struct sock *sk, struct msghdr *msg, size_t size, int length)
-{
-	return handle_send(sk, length);
-}
-
-/* Since Linux 5.19 there is no argument nonblock: of the kernels without the tracepoints, 5.19 to 6.2 are supported. */
-KRETFUNC_PROBE(mptcp_recvmsg, struct sock *sk, struct msghdr *msg, size_t size, int flags, int *address, int length)
-{
-	return handle_receive(sk, length, flags);
-}
-
-KRETFUNC_PROBE(udp_sendmsg, struct sock *sk, struct msghdr *msg, size_t size, int length)
-{
-	return handle_send(sk, length);
-}
-
+/*
+ * Also of udpv6_recvmsg and mptcp_recvmsg. Since Linux 5.19 there is no argument nonblock: of the kernels without the
+ * tracepoints, 5.19 to 6.2 are supported.
+ */
 KRETFUNC_PROBE(udp_recvmsg, struct sock *sk, struct msghdr *msg, size_t size, int flags, int *address, int length)
-{
-	return handle_receive(sk, length, flags);
-}
-
-KRETFUNC_PROBE(udpv6_sendmsg, struct sock *sk, struct msghdr *msg, size_t size, int length)
-{
-	return handle_send(sk, length);
-}
-
-KRETFUNC_PROBE(udpv6_recvmsg, struct sock *sk, struct msghdr *msg, size_t size, int flags, int *address, int length)
 {
 	return handle_receive(sk, length, flags);
 }

@@ -31,6 +31,18 @@ static __always_inline void fill_identity(struct connection *record, struct sock
 	record->owner = tracked->owner;
 }
 
+/* bytes_sent counts every transmission (tcp_output.c). */
+static __always_inline u64 get_bytes_sent(struct tcp_sock *tp)
+{
+	return tp->bytes_sent - tp->bytes_retrans;
+}
+
+/* The FIN is one sequence number of bytes_received. */
+static __always_inline u64 get_bytes_received(struct sock *sk, struct tcp_sock *tp)
+{
+	return tp->bytes_received - !!(sk->__sk_common.skc_flags & (1UL << SOCK_DONE));
+}
+
 /* Fill `record`, which is all zero, except for the members that only an ended connection has, and the state. */
 static __always_inline void fill_record(struct connection *record, struct sock *sk, struct tcp_sock *tp,
 					struct tracked_socket *tracked)
@@ -38,9 +50,8 @@ static __always_inline void fill_record(struct connection *record, struct sock *
 	fill_identity(record, sk, tp, tracked);
 	record->born_ns = tracked->born_ns;
 	record->established_ns = tracked->established_ns;
-	/* bytes_sent counts every transmission (tcp_output.c); the FIN is one sequence number of bytes_received. */
-	record->bytes_sent = tp->bytes_sent - tp->bytes_retrans;
-	record->bytes_received = tp->bytes_received - !!(sk->__sk_common.skc_flags & (1UL << SOCK_DONE));
+	record->bytes_sent = get_bytes_sent(tp);
+	record->bytes_received = get_bytes_received(sk, tp);
 	record->packets_sent = tp->segs_out;
 	record->packets_received = tp->segs_in;
 	record->retransmits = tp->total_retrans;
@@ -103,24 +114,28 @@ static __always_inline void fill_correction(struct connection *record, struct so
 	record->flags = FLAG_CORRECTION | (tracked->flags & FLAG_SOCKMAP);
 }
 
-/* Add to `total` the part of the final `record` that the daemon has not read yet. */
-static __always_inline void add_to_sums(struct sums *total, struct connection *record, struct reported *reported)
+/* Add to `total` the part of an ended connection that the daemon has not read yet. */
+static __always_inline void add_to_sums(struct sums *total, struct sock *sk, struct tcp_sock *tp,
+					struct tracked_socket *tracked)
 {
-	__sync_fetch_and_add(&total->connects, (record->flags & ~reported->summary & FLAG_CONNECT) ? 1 : 0);
-	__sync_fetch_and_add(&total->accepts, (record->flags & ~reported->summary & FLAG_ACCEPTED) ? 1 : 0);
+	struct reported *reported = &tracked->reported;
+	u8 new_flags = tracked->flags & ~reported->summary;
+
+	__sync_fetch_and_add(&total->connects, (new_flags & FLAG_CONNECT) ? 1 : 0);
+	__sync_fetch_and_add(&total->accepts, (new_flags & FLAG_ACCEPTED) ? 1 : 0);
 	__sync_fetch_and_add(&total->established,
-			     record->established_ns && !(reported->summary & REPORTED_ESTABLISHED));
+			     tracked->established_ns && !(reported->summary & REPORTED_ESTABLISHED));
 	__sync_fetch_and_add(&total->closes, 1);
 	__sync_fetch_and_add(&total->connect_failures,
-			     (record->flags & FLAG_FAILED) && record->direction == DIRECTION_OUT);
-	__sync_fetch_and_add(&total->resets_sent, record->resets_sent - reported->resets_sent);
-	__sync_fetch_and_add(&total->resets_received, record->resets_received - reported->resets_received);
+			     (tracked->flags & FLAG_FAILED) && tracked->direction == DIRECTION_OUT);
+	__sync_fetch_and_add(&total->resets_sent, tracked->resets_sent - reported->resets_sent);
+	__sync_fetch_and_add(&total->resets_received, tracked->resets_received - reported->resets_received);
 	/* As in user space: a connection older than the programs counts only from its first reading on. */
-	if (!record->born_ns && !(reported->summary & REPORTED_SEEN))
+	if (!tracked->born_ns && !(reported->summary & REPORTED_SEEN))
 		return;
-	__sync_fetch_and_add(&total->bytes_sent, record->bytes_sent - reported->bytes_sent);
-	__sync_fetch_and_add(&total->bytes_received, record->bytes_received - reported->bytes_received);
-	__sync_fetch_and_add(&total->packets_sent, (u32)(record->packets_sent - reported->packets_sent));
-	__sync_fetch_and_add(&total->packets_received, (u32)(record->packets_received - reported->packets_received));
-	__sync_fetch_and_add(&total->retransmits, (u32)(record->retransmits - reported->retransmits));
+	__sync_fetch_and_add(&total->bytes_sent, get_bytes_sent(tp) - reported->bytes_sent);
+	__sync_fetch_and_add(&total->bytes_received, get_bytes_received(sk, tp) - reported->bytes_received);
+	__sync_fetch_and_add(&total->packets_sent, (u32)(tp->segs_out - reported->packets_sent));
+	__sync_fetch_and_add(&total->packets_received, (u32)(tp->segs_in - reported->packets_received));
+	__sync_fetch_and_add(&total->retransmits, (u32)(tp->total_retrans - reported->retransmits));
 }

@@ -24,7 +24,7 @@ from watchdog.config.map_sizes import MapSizes
 from watchdog.errors import TEMPORARY_ERRNOS, KernelUnfit, NotPermitted, TemporaryFailure, WatchdogError
 from watchdog.kernel import handover, layout, libbpf, privileges
 from watchdog.kernel.kernel_headers import write_header_tree
-from watchdog.kernel.kfuncs import Kfuncs
+from watchdog.kernel.kfuncs import VARIANT, Kfuncs, set_variant
 from watchdog.kernel.live_sockets import RECORDS_PER_READ
 from watchdog.kernel.programs import (
     CONNECT_ERROR_PROBES,
@@ -170,6 +170,7 @@ def compile_and_load(
 
 def _cflags(folder: Path, map_sizes: MapSizes, kfuncs: Kfuncs) -> list[str]:
     return [
+        *("-Xclang", "-disable-llvm-passes"),  # bcc optimizes what clang hands over, whether or not clang did before
         f"-I{folder}",
         f"-DLEDGER_BYTES={ring_size(map_sizes.ledger, layout.CONNECTION)}",
         f"-DLIVE_BYTES={ring_size(RECORDS_PER_READ, layout.CONNECTION)}",
@@ -178,6 +179,7 @@ def _cflags(folder: Path, map_sizes: MapSizes, kfuncs: Kfuncs) -> list[str]:
         f"-DSUMS_CAPACITY={map_sizes.processes}",
         f"-DDATAGRAMS_CAPACITY={map_sizes.processes}",
         f"-DPAGE_SIZE={mmap.PAGESIZE}",
+        f"-DVARIANT={VARIANT:#x}",
         *kfuncs.cflags,
     ]
 
@@ -283,14 +285,15 @@ def _load_optional(
 def _load(lib: Any, module: Any, kfuncs: Kfuncs, probe: Probe) -> int:
     attach_type, prefix = probe.attach_type.value
     # The symbol is kfunc__NAME up to bcc 0.26, kfunc__vmlinux__NAME later.
-    symbols = {prefix + middle + probe.name.encode() for middle in (b"", b"vmlinux__")}
+    function = (probe.function or probe.name).encode()
+    symbols = {prefix + middle + function for middle in (b"", b"vmlinux__")}
     names = [lib.bpf_function_name(module, number) for number in range(lib.bpf_num_functions(module))]
     for symbol in names:
         if symbol in symbols:
             start, size = lib.bpf_function_start(module, symbol), lib.bpf_function_size(module, symbol)
-            code = kfuncs.link_calls(ct.string_at(start, size))
-            return libbpf.load_program(probe.name, probe.target, attach_type, code)
-    raise KernelUnfit(f"this version of bcc has no known symbol for the program {probe.name}: symbols={names}")
+            code = set_variant(ct.string_at(start, size), probe.variant)
+            return libbpf.load_program(probe.name, probe.target, attach_type, kfuncs.link_calls(code))
+    raise KernelUnfit(f"this version of bcc has no known symbol for the function {function.decode()}: symbols={names}")
 
 
 def _enable_run_times(fds: dict[str, int]) -> str:

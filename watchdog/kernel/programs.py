@@ -16,15 +16,23 @@ class AttachType(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """One program. `target`: tracepoint or kernel function; `name`: name of the program in the sources."""
+    """One program.
+
+    `target`: tracepoint or kernel function. `function`: name in the sources of the code of the program; "": `name`.
+    `variant`: number that tells the programs of one function apart, see get_variant() in bpf/connection.bpf.c.
+    """
 
     target: str
     attach_type: AttachType
     name: str
+    function: str = ""
+    variant: int = 0
 
 
 STATE_PROBE = Probe("inet_sock_set_state", AttachType.TP_BTF, "inet_sock_set_state")
-STATE_FALLBACK_PROBE = Probe("inet_sock_set_state", AttachType.TP_BTF, "fallback_inet_sock_set_state")
+STATE_FALLBACK_PROBE = Probe(
+    "inet_sock_set_state", AttachType.TP_BTF, "fallback_inet_sock_set_state", "inet_sock_set_state", variant=1
+)
 RESET_PROBES = tuple(Probe(name, AttachType.TP_BTF, name) for name in ("tcp_receive_reset", "tcp_send_reset"))
 CGROUP_PROBE = Probe("cgroup_mkdir", AttachType.TP_BTF, "cgroup_mkdir")
 CONNECTION_PROBES = (STATE_PROBE, STATE_FALLBACK_PROBE, *RESET_PROBES, CGROUP_PROBE)
@@ -38,23 +46,35 @@ MESSAGE_PROBES = (
 """Run at each message, attached on demand: since Linux 6.3."""
 
 
-def _fexit(*names: str) -> tuple[Probe, ...]:
-    return tuple(Probe(name, AttachType.FEXIT, name) for name in names)
+def _fexit(name: str, function: str = "", variant: int = 0) -> Probe:
+    return Probe(name, AttachType.FEXIT, name, function, variant)
 
 
-CONNECT_ERROR_PROBES = _fexit(
-    *("tcp_v4_connect", "tcp_v6_connect", "tcp_v4_pre_connect", "tcp_v6_pre_connect"),
-    *("security_socket_connect", "inet_csk_get_port"),
+CONNECT_ERROR_PROBES = (
+    _fexit("tcp_v4_connect"),
+    _fexit("tcp_v6_connect", "tcp_v4_connect", variant=1),
+    _fexit("tcp_v4_pre_connect"),
+    _fexit("tcp_v6_pre_connect", "tcp_v4_pre_connect"),
+    _fexit("security_socket_connect"),
+    _fexit("inet_csk_get_port"),
 )
 """Attempts that fail before their first packet: attached where the kernel allows it, each on its own."""
 
 LEGACY_MESSAGE_PROBES = (
-    *_fexit("tcp_sendmsg", "udp_sendmsg", "udp_recvmsg", "udpv6_sendmsg", "udpv6_recvmsg"),
+    _fexit("tcp_sendmsg"),
+    _fexit("udp_sendmsg", "tcp_sendmsg"),
+    _fexit("udp_recvmsg"),
+    _fexit("udpv6_sendmsg", "tcp_sendmsg"),
+    _fexit("udpv6_recvmsg", "udp_recvmsg"),
     _RECEIVE_PROBE,
 )
 """The same for kernels without these tracepoints."""
 
-OPTIONAL_LEGACY_MESSAGE_PROBES = _fexit("tcp_sendpage", "mptcp_sendmsg", "mptcp_recvmsg")
+OPTIONAL_LEGACY_MESSAGE_PROBES = (
+    _fexit("tcp_sendpage"),
+    _fexit("mptcp_sendmsg", "tcp_sendmsg"),
+    _fexit("mptcp_recvmsg", "udp_recvmsg"),
+)
 """Functions that not every such kernel has: loaded beside `LEGACY_MESSAGE_PROBES` where they exist."""
 
 MESSAGE_PROBE_SETS = (

@@ -45,3 +45,10 @@ def test_without_need_or_without_the_functions_nothing_is_defined_or_linked(kern
     kfuncs = kernel(release, **functions)
     assert kfuncs.cflags == []
     assert kfuncs.link_calls(DISABLE) == DISABLE
+
+
+def test_the_variant_of_a_program_replaces_our_value_and_nothing_else():
+    code = bytes.fromhex("b70100000300ff7f") + LOADED + bytes.fromhex("bf01000000000000b702000003000000") + EXIT
+    of_first = bytes.fromhex("b701000000000000") + code[8:]
+    assert module.set_variant(code, 0) == of_first
+    assert module.set_variant(code, 1) == of_first[:4] + b"\1" + of_first[5:]
