@@ -1,12 +1,15 @@
 """Country and autonomous system of peers, from MaxMind DB files of the user: `remote_country` and `remote_asn`.
 
 Format: MaxMind DB File Format Specification 2.0. A lookup takes some microseconds and is kept for as long as the
-address has its code.
+address has its code. The library maps a file into memory, where it must not change: another database written into it,
+as by cp(1), would end the process (SIGBUS, mmap(2)). So a copy in memory is read.
 """
 
 from __future__ import annotations
 
 import importlib
+import os
+import stat
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
     from maxminddb import Reader
 
 _MAX_TEXTS = 1 << 17  # distinct texts of one file: there are some 100,000 autonomous systems
+_MAX_BYTES = 1 << 28  # of one file: those of all cities have half of that
 
 
 def _country(record: Mapping[str, Any]) -> str:
@@ -72,7 +76,7 @@ class _LocationFile:
     def _look_up(self, upper: int, lower: int) -> int:
         try:
             record = self._reader.get(address_text(upper, lower))
-        except ValueError:  # an IPv6 address in a file of IPv4 addresses
+        except (ValueError, RuntimeError):  # an IPv6 address in a file of IPv4 addresses; InvalidDatabaseError
             record = None
         text = self._read(record) if isinstance(record, Mapping) else ""
         if text not in self._index and len(self._texts) < _MAX_TEXTS:
@@ -138,7 +142,39 @@ def _open(path: str) -> Reader:
         remedy = "pip install 'bpf-watchdog[locations]', or the package python3-maxminddb"
         raise WatchdogError(f"the library maxminddb is not installed: {remedy}") from None
     try:
-        return cast("Reader", library.open_database(path))
+        copy = _copy_to_memory(path)
+    except OSError as error:
+        raise WatchdogError(f"cannot be used: {error.strerror}") from None
+    link = f"/proc/self/fd/{copy}"
+    try:
+        return cast("Reader", library.open_database(link))
     except (OSError, ValueError, library.InvalidDatabaseError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise WatchdogError(f"cannot be used: {reason}") from None
+        raise WatchdogError(f"cannot be used: {reason.replace(link, path)}") from None
+    finally:
+        os.close(copy)
+
+
+def _copy_to_memory(path: str) -> int:
+    """Return the descriptor of a copy of the file at `path`.
+
+    Raises:
+        WatchdogError: not a regular file, or over 256 MiB.
+        OSError: it cannot be read.
+    """
+    file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        status = os.fstat(file)
+        if not stat.S_ISREG(status.st_mode) or status.st_size > _MAX_BYTES:
+            raise WatchdogError(f"cannot be used: not a regular file of at most {_MAX_BYTES >> 20} MiB")
+        copy = os.memfd_create("locations", os.MFD_CLOEXEC)
+        try:
+            at = 0
+            while at < status.st_size and (count := os.sendfile(copy, file, at, status.st_size - at)):
+                at += count
+        except OSError:
+            os.close(copy)
+            raise
+    finally:
+        os.close(file)
+    return copy

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ipaddress
+import os
+from pathlib import Path
 
 import netaddr
 import numpy as np
@@ -151,17 +153,44 @@ def test_a_file_of_ipv4_addresses_knows_no_others(write):
     assert (found["192.0.2.7"], found["2001:db8:1::3"]) == (("DE", ""), ("", ""))
 
 
+@pytest.mark.parametrize("written", ["nothing", "another file", "garbage"])
+def test_a_file_that_is_overwritten_in_its_place_is_read_as_it_was(files, tmp_path, written):
+    meter = Meter(files=files)
+    for path in map(Path, (files.country_file, files.asn_file)):
+        content = {"nothing": b"", "another file": b"x" * 100_000, "garbage": b"\xff" * path.stat().st_size}
+        with path.open("r+b") as file:
+            file.truncate(0)
+            file.write(content[written])
+    rows = [connection(cookie, remote) for cookie, remote in enumerate(PEERS, 1)]
+    assert locations(meter.advance(reading(1, *rows), 0)) == KNOWN
+
+
+def test_in_a_damaged_file_no_peer_is_anywhere(files):
+    for path in map(Path, (files.country_file, files.asn_file)):
+        content = path.read_bytes()
+        path.write_bytes(b"\xff" * 600 + content[600:])
+    meter = Meter(files=files)
+    rows = [connection(cookie, remote) for cookie, remote in enumerate(PEERS, 1)]
+    assert set(locations(meter.advance(reading(1, *rows), 0)).values()) == {("", "")}
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
         (None, "cannot be used: No such file or directory"),
         (b"no database", "cannot be used: "),
         (b"", "cannot be used: "),
+        ("folder", "cannot be used: not a regular file"),
+        ("pipe", "cannot be used: not a regular file"),
     ],
 )
 def test_a_missing_or_bad_file_is_one_problem_with_its_line(tmp_path, content, message):
     path = tmp_path / "country.mmdb"
-    if content is not None:
+    if content == "folder":
+        path.mkdir()
+    elif content == "pipe":
+        os.mkfifo(path)
+    elif content is not None:
         path.write_bytes(content)
     settings_file = tmp_path / "watchdog.toml"
     settings_file.write_text(f'[networks]\ncountry_file = "{path}"\n')
@@ -171,6 +200,7 @@ def test_a_missing_or_bad_file_is_one_problem_with_its_line(tmp_path, content, m
     (problem,) = document.problems
     assert (problem.line, problem.key) == (2, "networks.country_file")
     assert problem.message.startswith(message)
+    assert "/proc/" not in problem.message
     with pytest.raises(WatchdogError, match="cannot be used"):
         Meter(files=LocationFiles(country_file=str(path)))
 
