@@ -43,6 +43,7 @@ class Reader:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
+            env={**os.environ, "PYTHONPATH": str(READER.parent.parent)},
         )
         self.quality: dict[str, int] = {}
         self.walk_unfinished = 0

@@ -1,8 +1,8 @@
 """A process that collects like the daemon and prints its measurements on request, for the kernel tests.
 
 Reads commands from stdin: `read` prints all measurements since the beginning as one JSON object, `pass` only measures,
-`begin` detaches the message probes and makes now the beginning, `enable` and `disable` attach and detach them, `status`
-prints /proc/self/status. Argument: capacity of the ledger.
+`begin` detaches the message probes and makes now the beginning, `enable` and `disable` attach and detach them, `enable
+with N` attaches them while N descriptors are free, `status` prints /proc/self/status. Argument: capacity of the ledger.
 """
 
 import json
@@ -10,10 +10,12 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from leftovers import descriptors_left
 
 from watchdog.clock import SECOND_NS, SystemClock
 from watchdog.config.map_sizes import MapSizes
 from watchdog.kernel import live_sockets
+from watchdog.kernel.collector import Collector
 from watchdog.kernel.startup import start_collector
 from watchdog.measure.catalogue import ABSENT_CODE, DIMENSIONS, IMPOSSIBLE_PAIRS, METRICS
 from watchdog.measure.deltas import Changes
@@ -83,6 +85,13 @@ class Measurements:
         }
 
 
+def enable(collector: Collector, descriptors: int) -> dict[str, object]:
+    """Attach the message probes while so many descriptors are free."""
+    with descriptors_left(descriptors):
+        enabled = collector.enable_message_probes()
+    return {"message_probes_enabled": enabled, "problem": collector.message_probes_problem}
+
+
 def main() -> None:
     """Answer commands until the end of stdin."""
     live_sockets._ROUND_PAUSES = 0  # a walk over files in each tick: the tests do not wait for owners
@@ -100,8 +109,8 @@ def main() -> None:
     say()
     for line in sys.stdin:
         match line.strip():
-            case "enable":
-                say(message_probes_enabled=collector.enable_message_probes())
+            case command if command.startswith("enable"):
+                say(**enable(collector, int(command.partition(" with ")[2] or 100)))
             case "disable":
                 collector.disable_message_probes()
                 say()

@@ -17,8 +17,16 @@ IPPROTO_MPTCP = 262
 @pytest.fixture
 def probing_reader(reader):
     """Return a reader with enabled message probes."""
-    assert reader.request("enable") == {"message_probes_enabled": True}
+    assert reader.request("enable")["message_probes_enabled"]
     return reader
+
+
+def test_without_free_descriptors_all_of_them_are_off_until_the_next_attempt(reader):
+    for left in (0, 1, 2):
+        answer = reader.request(f"enable with {left}")
+        assert answer["message_probes_enabled"] is False
+        assert "Too many open files" in answer["problem"]
+    assert reader.request("enable with 60") == {"message_probes_enabled": True, "problem": ""}
 
 
 def serve(server, pause):

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from watchdog.clock import SECOND_NS, Clock
+from watchdog.errors import NotPermitted
 from watchdog.kernel import libbpf
 from watchdog.kernel.executables import Executable, ExecutableReader
 from watchdog.kernel.handover import LoadedPrograms
@@ -85,6 +86,7 @@ class Collector:
         programs = (*loaded.connection_programs.values(), *loaded.connect_error_programs)
         self._attached = [libbpf.attach(fd) for fd in programs]
         self._message_links: list[int] = []
+        self._attach_problem = ""
         self._responses: RingBuffer | None = None
         self._sums = TotalsMap(loaded.maps["sums"], SUMS_KEY, SUMS)
         self._datagrams = TotalsMap(loaded.maps["datagrams"], DATAGRAMS_KEY, DATAGRAMS)
@@ -106,8 +108,8 @@ class Collector:
 
     @property
     def message_probes_problem(self) -> str:
-        """Return the reason why this kernel cannot run the message probes; "" where it can."""
-        return self._loaded.message_probes_problem
+        """Return the reason why the kernel cannot run the message probes, or did not attach them; "" where it can."""
+        return self._loaded.message_probes_problem or self._attach_problem
 
     @property
     def socket_iterator_problem(self) -> str:
@@ -136,7 +138,12 @@ class Collector:
     def enable_message_probes(self) -> bool:
         """Attach the programs that run at each message; return whether they are attached now."""
         if not self._message_links:
-            self._attach_message_probes()
+            self._attach_problem = ""
+            try:
+                self._attach_message_probes()
+            except (OSError, NotPermitted) as error:  # no descriptor or no memory is free: all of them, or none
+                self.disable_message_probes()
+                self._attach_problem = str(error)
         return bool(self._message_links)
 
     def disable_message_probes(self) -> None:
@@ -152,7 +159,8 @@ class Collector:
         maps = self._loaded.maps
         since_ns = self._clock.boottime_ns()
         libbpf.store_number(maps["attached_since"], since_ns, "cannot store the start time of the message probes")
-        self._message_links = [libbpf.attach(fd) for fd in self._loaded.message_programs]
+        for fd in self._loaded.message_programs:
+            self._message_links.append(libbpf.attach(fd))
         if self._message_links:
             self._responses = _open_ring_buffer(maps["responses"], RESPONSE)
             self._responses.read()  # discard the rest of the time when the probes were last attached
