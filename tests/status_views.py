@@ -1,4 +1,4 @@
-"""A view of the status page with everything on it, of a host whose processes have hostile names."""
+"""A view of the status page with everything on it, of a host with hostile names of processes."""
 
 from __future__ import annotations
 
