@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from watchdog.cli.commands import COMMANDS, USAGE, overview_parser, parser_of
 from watchdog.cli.standard_streams import prepare_standard_streams
-from watchdog.errors import TEMPORARY_ERRNOS, TemporaryFailure, UsageError, WatchdogError
+from watchdog.errors import TEMPORARY_ERRNOS, ConfigError, TemporaryFailure, UsageError, WatchdogError
 
 _INTERRUPTED = 130  # as in shells: 128 plus the number of SIGINT
 
@@ -23,7 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return _run(given)
     except WatchdogError as error:
-        print(f"bpf-watchdog: {error}", file=sys.stderr)
+        print(f"bpf-watchdog: {_error_text(error)}", file=sys.stderr)
         return error.exit_code
     except ImportError as error:
         return _report_missing_module(error)
@@ -45,6 +45,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         limits = "pids.max of the control group, RLIMIT_NPROC, kernel.threads-max"
         print(f"bpf-watchdog: no further thread or process is allowed: see {limits}", file=sys.stderr)
         return TemporaryFailure.exit_code
+
+
+def _error_text(error: WatchdogError) -> str:
+    """Return the text of an error; each of several problems in files has a line of its own."""
+    count = len(error.problems) if isinstance(error, ConfigError) else 1
+    return str(error) if count == 1 else f"{count} problems:\n{error}"
 
 
 def _can_start_thread() -> bool:

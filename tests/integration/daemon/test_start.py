@@ -49,14 +49,16 @@ def test_all_problems_of_all_files_are_reported_at_once(watchdog, storm, refused
     }
     watchdog.configure(receivers, {"storm": storm.rule(window="soon", receivers=["nobody"])}, interval="1ms")
     code, log = refused()
-    notified = [line.removeprefix("bpf-watchdog: ").split(": ")[:2] for line in log.splitlines()]
+    head, *problems = log.splitlines()
+    assert head == "bpf-watchdog: 6 problems:"
+    reported = [line.split(": ")[:2] for line in problems]
     lines = {}
     for file in (watchdog.config, watchdog.rules / "test.toml"):
         for number, line in enumerate(file.read_text().splitlines(), 1):
             lines[file.name, line] = f"{file}:{number}"
 
     assert code == 1
-    assert sorted(map(tuple, notified)) == sorted(
+    assert sorted(map(tuple, reported)) == sorted(
         [
             (lines["watchdog.toml", 'interval = "1ms"'], "sampling.interval"),
             (lines["watchdog.toml", 'name = "Hook"'], "receiver.name"),

@@ -51,6 +51,15 @@ def test_a_full_disk_under_its_output_is_reported_in_a_line():
     assert (done.returncode, done.stderr) == (1, message)
 
 
+def test_each_of_several_problems_begins_its_line(tmp_path, capsys):
+    file = tmp_path / "a.toml"
+    file.write_text("nonsense = 1\nmore = 2\n")
+    assert main(["notify", "test", "x", "--config", str(file)]) == 1
+    head, *problems = capsys.readouterr().err.splitlines()
+    assert head == "bpf-watchdog: 2 problems:"
+    assert [one.split(": ")[0] for one in problems] == [f"{file}:1", f"{file}:2"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
