@@ -41,9 +41,7 @@ class LongWindow:
         """Start with an empty table; `per_tick` returns a value for each group present in the newest snapshot."""
         self.view = view
         self.coverage = LongCoverage(rule.window_ns)
-        # Below a level, a group without traffic is news: it stays to be judged.
-        keeps_idle = not rule.thresholds.above
-        self.table = LongWindowTable(definition_of(rule), rule.stat.kind, rule.window_ns, keeps_idle=keeps_idle)
+        self.table = LongWindowTable(definition_of(rule), rule.stat.kind, rule.window_ns, keeps_idle=keeps_idle(rule))
         self._rule = rule
         self._per_tick = per_tick
         self._recent = RecentTicks()
@@ -144,6 +142,11 @@ class LongWindow:
         value = float(self.values(np.array([slot], dtype=np.int32), window_filled=True)[0])
         name, statistic = min(metrics_of(self._rule.metric)), self._rule.stat.text
         return [MetricReading(name, statistic, value, float(newest[-1]) if len(newest) else None)]
+
+
+def keeps_idle(rule: Rule) -> bool:
+    """Return whether groups without traffic stay to be judged: they are news below a level."""
+    return not rule.thresholds.above
 
 
 def definition_of(rule: Rule) -> str:

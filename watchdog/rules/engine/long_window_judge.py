@@ -9,7 +9,7 @@ import numpy as np
 from watchdog.measure.snapshot import Numbers
 from watchdog.rules.engine.instance_choice import MAX_ACTIVE, MAX_INSTANCES
 from watchdog.rules.engine.judge import INPUT_INCOMPLETE, ActiveInstances, Judge, Measured, RuleTick, Verdict
-from watchdog.rules.engine.long_window import LongWindow
+from watchdog.rules.engine.long_window import LongWindow, keeps_idle
 from watchdog.rules.engine.long_window_table import LongWindowTable, Rows
 from watchdog.rules.engine.missing import MissingSum
 from watchdog.rules.language.rule import GONE, OVERFLOW_LABELS, Labels, Rule
@@ -23,6 +23,10 @@ class LongWindowJudge(Judge):
         super().__init__(rule, window, None, missing_rows)
         self._window = window
 
+    def with_rule(self, rule: Rule) -> LongWindowJudge:
+        """Return a judge by `rule`, which reads the same table."""
+        return LongWindowJudge(rule, self._window, self._missing_rows)
+
     @property
     def memory(self) -> LongWindowTable:
         """Return the table, which is kept over reloads and restarts."""
@@ -32,6 +36,7 @@ class LongWindowJudge(Judge):
         """Go on with the table of before a reload; return False if it is of another definition."""
         if not isinstance(former, LongWindowTable) or former.definition != self.memory.definition:
             return False
+        former.keeps_idle = keeps_idle(self.rule)
         self._window.table = former
         return True
 

@@ -57,7 +57,7 @@ class LongWindowTable:
         """Number of groups that were dropped for want of room."""
         self._stat = stat
         self._max_groups = max_groups
-        self._idle_buckets = LONG_WINDOW_BUCKETS if keeps_idle else 0
+        self.keeps_idle = keeps_idle
         self._bucket_ns = -(-window_ns // LONG_WINDOW_BUCKETS)
         self._at_ns: int | None = None  # CLOCK_BOOTTIME of the newest tick
         self._lost_ns: int | None = None  # on the axis: the newest tick that missed something
@@ -75,6 +75,10 @@ class LongWindowTable:
         self._moves: list[Rows] = []
         self.room_version = 0
         """Changes whenever there is room for groups that had none."""
+
+    @property
+    def _idle_buckets(self) -> int:
+        return LONG_WINDOW_BUCKETS if self.keeps_idle else 0
 
     @property
     def is_filled(self) -> bool:

@@ -38,10 +38,11 @@ _HEADER = "novelty"
 class NoveltyMemory:
     """What one rule has seen: over reloads and restarts while its definition is the same."""
 
-    def __init__(self, rule: Rule) -> None:
+    def __init__(self, rule: Rule, novelty: Novelty) -> None:
         """Start to learn."""
         self.definition = definition_of(rule)
         self.seen = SeenCombinations()
+        self.seen.set_forget(novelty.forget_ns // SECOND_NS)
         self.observed_ns = 0
         self.single: deque[int] = deque()  # observed time of those that fired for themselves in the last hour …
         self.others: deque[tuple[int, int]] = deque()  # … and time and number of the others
@@ -110,7 +111,7 @@ class NoveltyMemory:
             if header["definition"] != self.definition:
                 return False
             seen = SeenCombinations.restore(content for name, content in parts.items() if name in _CHUNK_NAMES)
-            seen.dropped = int(header["dropped"])
+            seen.dropped, seen.saved_seconds = int(header["dropped"]), self.seen.saved_seconds
             self.observed_ns = int(header["observed_ns"])
             self.single = deque(int(at_ns) for at_ns in header["single"])
             self.others = deque((int(at_ns), int(count)) for at_ns, count in header["others"])
@@ -148,7 +149,7 @@ class NoveltyJudge(Judge):
     ) -> None:
         """Judge by `memory`, which the caller sets. `counted`: the slots of the newest tick."""
         super().__init__(rule, evaluation, only_if, missing_rows)
-        self.memory = NoveltyMemory(rule)
+        self.memory = NoveltyMemory(rule, novelty)
         self._novelty = novelty
         self._counted = counted
         self._keys: Keys = np.zeros(0, np.uint64)  # by slot
@@ -160,6 +161,7 @@ class NoveltyJudge(Judge):
         """Go on with the memory of before a reload; return False if it is of another definition."""
         if not isinstance(former, NoveltyMemory) or former.definition != self.memory.definition:
             return False
+        former.seen.saved_seconds = self.memory.seen.saved_seconds
         self.memory = former
         return True
 

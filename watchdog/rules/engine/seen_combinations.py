@@ -3,6 +3,9 @@
 A combination is a key of 64 bits. Times are seconds of observed time, which runs while the daemon measures: no
 clock can set it. Names from the host can make new combinations without end, so that at most `MAX_COMBINATIONS` of a
 rule are kept: those that were seen least recently are dropped first, and counted.
+
+The saved time of a combination in use is older than the true one, which saves writes. After a restart, a combination
+that is not seen again is kept longer by this difference.
 """
 
 from __future__ import annotations
@@ -20,7 +23,9 @@ MAX_COMBINATIONS: Final = 65_536
 CHUNKS: Final = 16  # in which they are saved, by the highest bits of the key: a new one costs the write of one chunk
 _CHUNK_SHIFT = np.uint64(60)
 _DROPPED_SHARE = 64  # of the room, at a time, beyond the excess
-_SAVED_SECONDS = 86_400  # a newer time of a known combination is saved after so many seconds
+_MIN_SAVED_SECONDS, _MAX_SAVED_SECONDS = 120, 86_400
+_UPDATE_SECONDS = 60  # after which times follow the connections, at the latest
+_SAVED_SHARE = 24  # of the time after which a combination is forgotten
 
 Keys = NDArray[np.uint64]
 SAVED = np.dtype([("key", "<u8"), ("second", "<u4")])
@@ -35,15 +40,20 @@ def combination_key(values: Iterable[str]) -> int:
 
 
 class SeenCombinations:
-    """Keys in rising order, and the second at which each was last seen; `dropped`: number of those without room."""
+    """Keys in rising order, and the second at which each was last seen; `dropped`: number of those without room.
+
+    `saved_seconds`: a newer time of a known combination is saved after so many seconds.
+    """
 
     def __init__(self, max_combinations: int = MAX_COMBINATIONS) -> None:
         """Start empty."""
         self.dropped = 0
         self.max_combinations = max_combinations
+        self.saved_seconds = _MAX_SAVED_SECONDS
         self._keys: Keys = np.zeros(0, np.uint64)
         self._seconds = np.zeros(0, np.uint32)
         self._saved_seconds = np.zeros(0, np.uint32)
+        self._is_restored: Mask = np.zeros(0, np.bool_)  # not seen since a restart
         self._changed = np.zeros(CHUNKS, np.bool_)
 
     def __len__(self) -> int:
@@ -62,7 +72,8 @@ class SeenCombinations:
         known = self.contain(keys)
         at = np.searchsorted(self._keys, keys[known])
         np.maximum.at(self._seconds, at, seconds[known])
-        stale = self._seconds[at] >= self._saved_seconds[at] + _SAVED_SECONDS
+        self._is_restored[at] = False
+        stale = self._seconds[at] >= self._saved_seconds[at] + self.saved_seconds
         self._mark_changed(keys[known][stale])
 
     def add(self, keys: Keys, second: int) -> None:
@@ -78,11 +89,17 @@ class SeenCombinations:
         self._keys = np.insert(self._keys, where, keys[order])
         self._seconds = np.insert(self._seconds, where, np.uint32(second))
         self._saved_seconds = np.insert(self._saved_seconds, where, np.uint32(second))
+        self._is_restored = np.insert(self._is_restored, where, False)
         self._mark_changed(keys)
+
+    def set_forget(self, seconds: int) -> None:
+        """Set the time after which combinations are forgotten: saved times are exact to a part of it."""
+        self.saved_seconds = min(_MAX_SAVED_SECONDS, max(seconds // _SAVED_SHARE, _MIN_SAVED_SECONDS))
 
     def forget_before(self, second: int) -> None:
         """Forget the combinations that were last seen before `second`."""
-        self._keep(self._seconds >= second)
+        newest = self._seconds + self._is_restored * np.int64(self.saved_seconds + _UPDATE_SECONDS)
+        self._keep(newest >= second)
 
     def _drop_oldest(self, count: int) -> None:
         count = min(count, len(self._keys))
@@ -96,11 +113,8 @@ class SeenCombinations:
         if kept.all():
             return
         self._mark_changed(self._keys[~kept])
-        self._keys, self._seconds, self._saved_seconds = (
-            self._keys[kept],
-            self._seconds[kept],
-            self._saved_seconds[kept],
-        )
+        for name in ("_keys", "_seconds", "_saved_seconds", "_is_restored"):
+            setattr(self, name, getattr(self, name)[kept])
 
     def _mark_changed(self, keys: Keys) -> None:
         self._changed[(keys >> _CHUNK_SHIFT).astype(np.intp)] = True
@@ -133,4 +147,5 @@ class SeenCombinations:
         saved = saved[np.unique(saved["key"], return_index=True)[1]][:MAX_COMBINATIONS]
         seen._keys, seen._seconds = saved["key"].copy(), saved["second"].copy()
         seen._saved_seconds = seen._seconds.copy()
+        seen._is_restored = np.ones(len(saved), np.bool_)
         return seen

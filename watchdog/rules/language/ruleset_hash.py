@@ -10,13 +10,14 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from watchdog.rules.language.rule import Rule
+from watchdog.rules.language.rule import Condition, Rule
 
 
 def ruleset_hash(rules: Iterable[Rule]) -> str:
     """Return the SHA-256, in hex, of the rules in force.
 
-    Layout, comments, file names, the order of rules and of keys, and a default that is written out do not change it.
+    Layout, comments, file names, the order of rules, of keys and of the values of a condition, and a default that is
+    written out do not change it.
     A change of the effect or the text of a rule does. It may differ between versions of bpf-watchdog.
     """
     plain = [_plain(rule) for rule in sorted(rules, key=lambda rule: rule.id)]
@@ -41,6 +42,10 @@ def baseline_digest(rule: Rule) -> str:
     return definition_digest(*parts, learnt)
 
 
+def _dimension(condition: Condition) -> str:
+    return condition.dimension
+
+
 def _plain(value: Any) -> Any:
     match value:
         case enum.Enum():
@@ -51,8 +56,11 @@ def _plain(value: Any) -> Any:
             return value.isoformat()
         case Mapping():
             return [[_plain(key), _plain(entry)] for key, entry in sorted(value.items())]
+        case Condition():
+            return [value.dimension, sorted(set(value.any_of)), sorted(set(value.none_of))]
         case tuple():
-            return [_plain(entry) for entry in value]
+            is_where = all(isinstance(entry, Condition) for entry in value)
+            return [_plain(entry) for entry in (sorted(value, key=_dimension) if is_where else value)]
     # File and line do not compare.
     fields = {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value) if field.compare}
     return {type(value).__name__: fields}

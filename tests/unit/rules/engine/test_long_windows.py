@@ -224,6 +224,30 @@ def test_a_group_that_sent_once_is_below_a_level_for_another_window(host, daily)
     assert guard.verdicts == []
 
 
+def test_a_reload_to_a_rule_below_a_level_keeps_idle_groups_and_one_back_drops_them(host, daily):
+    guard = Guard(host, daily(above=1000))
+    guard.hours(2, sends("backup", 1))
+    rule = daily(above=None, below=100)
+    guard.engine.replace_rules([rule])
+    guard.lifecycle.replace_rules([rule])
+    assert guard.hours(40, sends("web", 100)) == [("firing", "backup")]
+    guard.engine.replace_rules([guard.rule])
+    guard.hours(26, sends("web", 100))
+    assert guard.engine.memories._memories[rule.id].row(("backup",)) is None
+
+
+def test_a_preview_of_a_reload_has_the_value_of_an_idle_group(host, daily):
+    guard = Guard(host, daily(above=1000))
+    guard.hours(1, sends("backup", 50))
+    guard.hours(4)
+    labels = (("unit", "backup"),)
+    assert guard.engine.preview(daily(above=2000), labels).breached is Severity.WARNING
+    assert guard.engine.preview(daily(above=4000), labels).breached is None
+    assert guard.engine.memories._memories["storm"].keeps_idle is False
+    guard.engine.preview(daily(above=None, below=100), labels)
+    assert guard.engine.memories._memories["storm"].keeps_idle is False
+
+
 def test_losses_make_a_value_a_lower_bound_and_a_rule_below_a_level_unknown(host, daily):
     guard = Guard(host, daily())
     guard.tick(missed_events=1)

@@ -139,6 +139,31 @@ def test_a_combination_that_was_not_seen_for_the_time_of_forget_is_new_again(hos
     assert guard.tick(connect("rare"), connect("daily"), seconds=1200) == [("firing", "rare", "192.0.2.1")]
 
 
+@pytest.mark.parametrize(("forget", "period"), [(3600, 1200), (86_400, 7200)])
+def test_a_combination_in_use_is_known_after_a_restart_although_its_time_is_seldom_saved(
+    host, make_rule, forget, period
+):
+    guard = Guard(host, novelty_rule(make_rule, forget_seconds=forget))
+    for tick in range(40 * period // 120):
+        fired = guard.tick(*[connect()] * (tick * 120 % period == 0), seconds=120)
+    guard.start()
+    for _ in range(period // 120):
+        fired += guard.tick(seconds=120)
+    assert guard.tick(connect(), seconds=120) == fired == []
+
+
+def test_a_combination_that_is_not_in_use_is_forgotten_over_any_number_of_restarts(host, make_rule):
+    guard = Guard(host, novelty_rule(make_rule, forget_seconds=3600))
+    guard.tick(seconds=20)
+    assert guard.tick(connect()) != []
+    for _ in range(33):  # each saves the combination anew
+        guard.tick(seconds=120)
+        guard.engine.memories.mark_changed()
+        guard.tick()
+        guard.start()
+    assert guard.tick(connect(), seconds=120)[0][0] == "firing"
+
+
 def test_more_than_ten_within_an_hour_are_one_alert_with_their_number(guard):
     learnt(guard)
     fired = [guard.tick(connect(f"p{number}"), seconds=60) for number in range(14)]
@@ -286,8 +311,11 @@ def test_without_room_those_that_were_seen_least_recently_are_dropped_and_counte
     )
 )
 def test_the_kept_combinations_are_those_of_a_dictionary(steps):
-    seen, model, saved = SeenCombinations(), {}, {}
-    for second, (action, value) in enumerate(steps):
+    seen, model, saved, restored = SeenCombinations(), {}, {}, set()
+    seen.set_forget(0)
+    late = seen.saved_seconds + 60  # than the saved time
+    for number, (action, value) in enumerate(steps):
+        second = 20 * number
         match action:
             case "add":
                 new = sorted(value - model.keys())
@@ -296,14 +324,19 @@ def test_the_kept_combinations_are_those_of_a_dictionary(steps):
             case "see":
                 seen.mark_seen(keys(*sorted(value)), np.full(len(value), second, np.uint32))
                 model |= dict.fromkeys(value & model.keys(), second)
+                restored -= value
             case "forget":
-                seen.forget_before(second - value if second > value else 0)
-                model = {key: at for key, at in model.items() if at >= second - value}
+                since = max(second - 20 * value, 0)
+                seen.forget_before(since)
+                model = {key: at for key, at in model.items() if at + late * (key in restored) >= since}
+                restored &= model.keys()
             case "restart":
                 saved |= seen.take_changes()
                 seen.mark_all_changed()
                 saved |= seen.take_changes()
                 seen = SeenCombinations.restore(content for content in saved.values() if content is not None)
+                seen.set_forget(0)
+                restored = set(model)
         assert contained(seen, 64) == model.keys()
 
 

@@ -20,7 +20,7 @@ metric = "resets_received / closes"
 stat = "rate"
 window = "5s"
 by = ["process"]
-where = { direction = "out", remote = ["!10.0.0.0/8"] }
+where = { direction = "out", remote = ["!10.0.0.0/8", "!127.0.0.0/8"] }
 fire_above = { warning = 100, critical = 500 }
 only_if = "closes >= 50"
 """
@@ -50,6 +50,13 @@ def hash_of(tmp_path):
         (STORM.replace("{ warning = 100, critical = 500 }", "{ critical = 500.0, warning = 100 }") + OTHER,),
         (STORM.replace("resets_received / closes", "resets_received/closes") + OTHER,),
         (STORM + 'for = "0s"\n' + OTHER,),
+        (STORM.replace('"!10.0.0.0/8", "!127.0.0.0/8"', '"!127.0.0.0/8", "!10.0.0.0/8", "!127.0.0.0/8"') + OTHER,),
+        (
+            STORM.replace("{ direction", '{ remote = ["!127.0.0.0/8", "!10.0.0.0/8"], direction').replace(
+                ', remote = ["!10.0.0.0/8", "!127.0.0.0/8"] }', " }"
+            )
+            + OTHER,
+        ),
     ],
 )
 def test_notation_and_files_do_not_change_the_hash(hash_of, same):
