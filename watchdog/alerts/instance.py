@@ -22,7 +22,7 @@ from watchdog.rules.engine.judge import NEW_NORMAL, ONLY_IF_NOT_MET, Verdict
 from watchdog.rules.engine.learnt_facts import BaselineFacts
 from watchdog.rules.engine.presence import Presence
 from watchdog.rules.engine.selection import can_select, is_excluded
-from watchdog.rules.language.rule import OVERFLOW_LABELS, Condition, Labels, Rule, Severity
+from watchdog.rules.language.rule import OVERFLOW_LABELS, Absent, Condition, Labels, Rule, Severity
 
 _MIN_OVERFLOW_GROWTH = 2
 _MIN_PEAK_CHANGE = 0.01  # of the saved peak: after a crash the peak is exact to this share
@@ -33,7 +33,8 @@ class InstanceState:
     """A copy of an instance for commands.
 
     `alert`: None while pending. `value`: the newest one. `since_ns`: CLOCK_BOOTTIME of the start of its condition;
-    `started`: the same by the wall clock. `timers`: by severity.
+    `started`: the same by the wall clock. `timers`: by severity. `absent_since_ns`: since when the group is
+    absent, of a pending instance that waits for `absent_for`; else None.
     """
 
     rule: str
@@ -45,6 +46,7 @@ class InstanceState:
     started: float
     timers: Mapping[Severity, SeverityTimer]
     evidence: Evidence | None
+    absent_since_ns: int | None = None
 
 
 class AlertInstance:
@@ -59,6 +61,7 @@ class AlertInstance:
         self.has_changed = True  # since it was last saved
         self._timers: dict[Severity, SeverityTimer] = {}
         self._absence = Absence(where)
+        self._waits_for_absence = False  # in the newest tick
         self._reason = ""  # of the newest change where it is the absence of the group
         self._since_ns = now.boottime_ns
         self._started = now.wall
@@ -103,6 +106,7 @@ class AlertInstance:
             self._started,
             {severity: copy.copy(timer) for severity, timer in self._timers.items()},
             self._evidence,
+            self._absence.since_ns if self._waits_for_absence else None,
         )
 
     def add_evidence(self, evidence: Evidence) -> None:
@@ -166,6 +170,8 @@ class AlertInstance:
             self._timers, self._reason = {}, NEW_NORMAL
             return
         effect = self._absence.effect(verdict, at_ns, is_active=self.severity is not None)
+        is_held = effect is AbsenceEffect.HOLD and self.severity is None
+        self._waits_for_absence = is_held and verdict.rule.absent is Absent.FIRE
         match effect:
             case AbsenceEffect.NONE:
                 for severity in verdict.rule.thresholds.fire:

@@ -124,7 +124,8 @@ def _baseline_text(baseline: Mapping[str, Any]) -> str:
         top = baseline["highest_text"]
         return f"{learning_text(baseline)}; too new for limits of its own, the highest limit of others is {top}"
     usual = f"usual {baseline['usual_text']} in this hour, highest {baseline['highest_text']}"
-    rarity = f"this value less than once in {hours_text(baseline['rarity_hours'])}"
+    hours = baseline["rarity_hours"]
+    rarity = f"this value less than once in {hours_text(hours)}" if hours >= 1 else "this value is usual"
     return f"{usual}; {rarity}; learnt {hours_text(baseline['learnt_hours'])}"
 
 
@@ -135,7 +136,8 @@ def _limit_text(found: Mapping[str, Any], limit: Mapping[str, Any]) -> str:
         return "not learnt yet"
     above, below = ("above", "below") if found["above"] else ("below", "above")
     state = "breached" if limit["breached"] else "cleared" if limit["cleared"] else "not cleared"
-    unsure = "" if found["complete"] else ", not sure: input incomplete or window not filled"
+    is_sure = found["complete"] or limit["breached"]  # a breach counts what is known
+    unsure = "" if is_sure else ", not sure: input incomplete or window not filled"
     return f"fires {above} {limit['fire_text']}, clears {below} {limit['clear_text']}: {state}{unsure}"
 
 

@@ -170,10 +170,13 @@ def _of_alert(
 
 def timer_states(rule: Rule, instance: InstanceState, now_ns: int) -> tuple[TimerStatus, ...]:
     """Return the timers of an alert of `rule`, the least severe first."""
-    return tuple(timer_status(rule, *entry, now_ns) for entry in sorted(instance.timers.items()))
+    if instance.absent_since_ns is not None:
+        elapsed_ns = now_ns - instance.absent_since_ns
+        return tuple(_running(one, "pending", elapsed_ns, rule.absent_for_ns) for one in sorted(instance.timers))
+    return tuple(_timer_status(rule, *entry, now_ns) for entry in sorted(instance.timers.items()))
 
 
-def timer_status(rule: Rule, severity: Severity, timer: SeverityTimer, now_ns: int) -> TimerStatus:
+def _timer_status(rule: Rule, severity: Severity, timer: SeverityTimer, now_ns: int) -> TimerStatus:
     """Return the state of a timer of one alert of `rule` at `now_ns` of CLOCK_BOOTTIME."""
     if not timer.is_active and rule.hits is not None:
         hits = f"{timer.recent_hits.bit_count()} of {rule.hits.count} hits in {rule.hits.ticks} ticks"

@@ -1,4 +1,4 @@
-"""The explanation of one group under one rule: the numbers of the engine, timers, route, and the earliest firing."""
+"""The explanation of one group under one rule: the numbers of the engine, timers and route."""
 
 from __future__ import annotations
 
@@ -11,8 +11,6 @@ from watchdog.alerts.alert import Alert, AlertState, fingerprint
 from watchdog.alerts.instance import InstanceState
 from watchdog.clock import SECOND_NS, Clock
 from watchdog.config import suggestions
-from watchdog.config.durations import format_duration
-from watchdog.control.alert_handlers import TimerStatus
 from watchdog.control.rule_handlers import (
     BaselineStatus,
     DestinationStatus,
@@ -23,6 +21,7 @@ from watchdog.control.rule_handlers import (
 )
 from watchdog.daemon.active_alerts import finite, timer_states
 from watchdog.daemon.alert_receivers import AlertReceivers, KnownSeverities
+from watchdog.daemon.conclusion import conclude, find_earliest_ns
 from watchdog.daemon.find_rule import find_rule
 from watchdog.daemon.pipeline import Pipeline, PipelineView
 from watchdog.daemon.rule_states import NO_TICK, limit_text, value_text
@@ -31,10 +30,8 @@ from watchdog.rules.engine.inspection import GroupInspection
 from watchdog.rules.engine.rule_baseline import RuleBaseline
 from watchdog.rules.language.condition_text import patterns_of
 from watchdog.rules.language.expression import format_expression
-from watchdog.rules.language.rule import GONE, Labels, Rule, RuleException, Severity
+from watchdog.rules.language.rule import Labels, Rule, RuleException, Severity
 from watchdog.storage.reader import ReadableDatabase
-
-_NO_ROW = "no row meets its where"
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +151,7 @@ def _explanation(rule: Rule, copied: _Copied, now_ns: int) -> Explanation:
     group, verdict, instance = copied.group, copied.group.verdict, copied.instance
     timers = () if instance is None else timer_states(rule, instance, now_ns)
     state = AlertState.INACTIVE if instance is None else AlertState.FIRING if instance.alert else AlertState.PENDING
-    earliest_ns = _earliest_ns(rule, group, timers, state)
+    earliest_ns = find_earliest_ns(rule, group, instance, now_ns)
     return Explanation(
         rule=rule.id,
         file=rule.file,
@@ -199,7 +196,7 @@ def _explanation(rule: Rule, copied: _Copied, now_ns: int) -> Explanation:
         suppressed_by=copied.suppressed_by,
         destinations=copied.destinations,
         earliest_seconds=earliest_ns / SECOND_NS,
-        conclusion=_conclusion(rule, group, timers, state, earliest_ns),
+        conclusion=conclude(rule, group, instance, now_ns),
     )
 
 
@@ -241,56 +238,3 @@ def _only_if_text(rule: Rule) -> str | None:
     if rule.only_if is None:
         return None
     return f"{format_expression(rule.only_if.left)} {rule.only_if.operator} {rule.only_if.right:g}"
-
-
-def _earliest_ns(rule: Rule, group: GroupInspection, timers: tuple[TimerStatus, ...], state: AlertState) -> int:
-    """Return the ns until the alert can fire at the earliest; 0 if it fires."""
-    if state is AlertState.FIRING:
-        return 0
-    if state is AlertState.PENDING:
-        elapsed = max((timer.elapsed_seconds or 0.0 for timer in timers), default=0.0)
-        return max(0, rule.for_ns - round(elapsed * SECOND_NS))
-    if rule.novelty is not None or not any(map(math.isfinite, group.thresholds.fire.values())):
-        return group.learning_ns
-    fill_ns = 0 if rule.thresholds.above else rule.window_ns - group.filled_ns
-    return max(0, fill_ns) + rule.for_ns
-
-
-def _conclusion(
-    rule: Rule, group: GroupInspection, timers: tuple[TimerStatus, ...], state: AlertState, earliest_ns: int
-) -> str:
-    if state is AlertState.FIRING:
-        clearing = next((timer for timer in timers if timer.state == "clearing"), None)
-        if clearing is not None and clearing.duration_seconds is not None:
-            left_ns = round(max(0.0, clearing.duration_seconds - (clearing.elapsed_seconds or 0.0))) * SECOND_NS
-            unless = "" if rule.novelty is not None else f" unless the value {_beyond(rule)} its limit again"
-            return f"it fires, and is cleared: it resolves in {format_duration(left_ns)}{unless}"
-        return "it fires"
-    learning = format_duration(round(group.learning_ns / SECOND_NS) * SECOND_NS)
-    if rule.novelty is not None:
-        if group.learning_ns:
-            return f"it does not fire: it learns for {learning} more"
-        return f"it does not fire ({group.verdict.reason}): it fires in the tick that sees a group for the first time"
-    wait = format_duration(round(earliest_ns / SECOND_NS) * SECOND_NS)
-    if state is AlertState.PENDING:
-        pending, when = "it is pending", f"in {wait} if the condition stays true"
-        if group.verdict.is_held:
-            pending, when = f"{pending} ({group.verdict.reason})", "if that rule does not"
-        return f"{pending}: it fires {when}"
-    if group.verdict.breached is not None:
-        return "it fires as one of the instances of the overflow alert: others are worse"
-    severity = min(rule.thresholds.fire)
-    limit = limit_text(rule, severity, group.thresholds.fire[severity])
-    if math.isinf(group.thresholds.fire[severity]):
-        if group.learning_ns:
-            return f"it does not fire: its baseline learns for {learning} more"
-        limit = "a limit that its baseline has not learnt yet"
-    why = _NO_ROW if group.verdict.reason == GONE else group.verdict.reason
-    reason = f" ({why})" if why else ""
-    change = f"its value {_beyond(rule)} {limit}"
-    when = f"{wait} after {change}, at the earliest" if earliest_ns else f"as soon as {change}"
-    return f"it does not fire{reason}: it fires {when}"
-
-
-def _beyond(rule: Rule) -> str:
-    return "gets above" if rule.thresholds.above else "gets below"

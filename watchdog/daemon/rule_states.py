@@ -12,7 +12,7 @@ from watchdog.alerts.instance import InstanceState
 from watchdog.clock import SECOND_NS, Clock
 from watchdog.control.alert_handlers import TimerStatus
 from watchdog.control.rule_handlers import EffectiveRule, EffectiveValue, RuleStatus, WorstGroup
-from watchdog.daemon.active_alerts import finite, timer_status
+from watchdog.daemon.active_alerts import finite, timer_states
 from watchdog.daemon.configuration import Configuration
 from watchdog.daemon.pipeline import Pipeline
 from watchdog.measure.catalogue import ON_DEMAND_METRICS
@@ -160,5 +160,5 @@ def limit_text(rule: Rule, severity: Severity, limit: float) -> str:
 
 
 def _nearest_timer(rule: Rule, pending: Iterable[InstanceState], now_ns: int) -> TimerStatus | None:
-    timers = [timer_status(rule, *entry, now_ns) for instance in pending for entry in instance.timers.items()]
+    timers = [timer for instance in pending for timer in timer_states(rule, instance, now_ns)]
     return max(timers, key=lambda timer: timer.elapsed_seconds or 0.0, default=None)

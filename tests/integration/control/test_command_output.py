@@ -271,7 +271,7 @@ def test_an_explanation_has_losses_gate_baseline_limits_timers_and_receivers(run
         "25 % (rate of connect_failures / closes), with losses between 20 % and unbounded", "5s of 60s have data",
         "closes >= 10: holds, left side 30",
         "usual 5 % in this hour, highest -; this value less than once in 1700 h; learnt 170 h",
-        "fires above 20 %, clears below 10 %: breached, not sure", "pending 2 of 3 hits", "by silence 1f0a3c5e",
+        "fires above 20 %, clears below 10 %: breached\n", "pending 2 of 3 hits", "by silence 1f0a3c5e",
         "oncall (group slow, group_wait 0s, group_interval 60s)",
     ):  # fmt: skip
         assert text in out

@@ -434,7 +434,8 @@ class Judge:
             reason = NEW_NORMAL
         complete = tick.window_filled and known and not tick.is_sparse
         is_lower_bound = measured.low == value < measured.high
-        facts = self.facts_of(slot, value, thresholds) if breached is not None else None
+        is_learnt = breached is not None and self._breaches_learnt_limit(thresholds, sure)
+        facts = self.facts_of(slot, value, thresholds) if is_learnt else None
         return Verdict(self.rule, labels, complete, value, breached, not_cleared, reason, group, is_lower_bound, facts)
 
     def _with_silence(self, verdict: Verdict, slot: int) -> Verdict:
@@ -471,6 +472,14 @@ class Judge:
         if self._baseline is None or slot == NO_GROUP_SLOT or self._baseline.is_learning:
             return None
         return self._baseline.explain(slot, value, thresholds.fire)
+
+    def _breaches_learnt_limit(self, thresholds: Thresholds, value: float) -> bool:
+        """Return whether `value` is beyond a limit of `thresholds` that the baseline has learnt."""
+        if self._baseline is None:
+            return False
+        ceiling = self.rule.thresholds.fire
+        learnt = [limit for severity, limit in thresholds.fire.items() if limit != ceiling[severity]]
+        return any(value > limit if thresholds.above else value < limit for limit in learnt)
 
     def _overflow(self, tick: RuleTick, left_out: Slots) -> Verdict:
         """Return one verdict for the firing groups without an instance: number, and severity of the worst."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import math
 import time
 
 import pytest
@@ -11,7 +12,7 @@ from baseline_life import DAY, HOUR, STEP, Life, baseline_rule, kinds
 from watchdog.alerts.alert import TransitionKind
 from watchdog.clock import local_seconds
 from watchdog.rules.engine import rule_baseline
-from watchdog.rules.language.rule import Season, Severity
+from watchdog.rules.language.rule import Season, Severity, Thresholds
 
 WEB = (("process", "web"),)
 
@@ -66,6 +67,20 @@ def test_accept_does_not_end_a_hold(host, make_rule):
     assert life.engine.baselines.describe("busy", WEB).is_held
     life.usual(26 * HOUR, web=50_000)
     assert life.limits("web")[Severity.WARNING] < 50_000
+
+
+def test_a_ceiling_below_the_usual_fires_with_its_own_reason(host, make_rule):
+    limits = {Severity.WARNING: math.inf, Severity.CRITICAL: 5000.0}
+    life = Life(host, baseline_rule(make_rule, thresholds=Thresholds(True, limits, limits)))
+    life.usual(2 * DAY, web=200)
+    life.tick({"web": 9000})
+    assert "expected less than once in " in life.transitions[0].alert.reason
+    life = Life(host, baseline_rule(make_rule, thresholds=Thresholds(True, limits, limits)))
+    life.usual(2 * DAY, web=10_000)
+    for count in (0, 0, 4000, 4000):
+        life.tick({"web": count})
+    [alert] = [one.alert for one in life.transitions if one.kind is TransitionKind.FIRING][-1:]
+    assert (alert.reason, alert.threshold_text) == ("value above 5,000", "5,000")
 
 
 def learn_hourly_job(host, make_rule):
