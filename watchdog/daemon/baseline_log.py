@@ -14,6 +14,7 @@ _COUNTED: Final = {
     BaselineEvent.UNREADABLE: "parts",
     BaselineEvent.LEARNING: "learnt_hours",
     BaselineEvent.LEARNT: "learnt_hours",
+    BaselineEvent.BACK: "learnt_hours",
 }
 
 

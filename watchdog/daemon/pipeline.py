@@ -388,6 +388,15 @@ class Pipeline:
         secret, parts = self._saved_baselines.load()
         if secret is not None:
             self._engine.restore_baselines(secret, parts)
+        self._engine.baselines.read_saved = self._read_saved_baselines
+
+    def _read_saved_baselines(self) -> list[BaselinePart]:
+        try:
+            secret, parts = self._saved_baselines.load()
+        except StoreError as error:
+            self._log.error("saved baselines not read, rules that are back learn anew: error=%s", error)
+            return []
+        return parts if secret == self._engine.baselines.secret else []
 
     def _save_baselines(self, *parts: BaselinePart | None) -> None:
         """Write learnt baselines, after all that alerts need; log the events in their life."""

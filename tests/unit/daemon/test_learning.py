@@ -49,7 +49,10 @@ class LearningHost(SimulatedHost):
     def configuration(self, *rules):
         configuration = super().configuration(*rules)
         self.rules.write_text(RULE.replace("FLOOR", str(self.floor)))
-        return replace(configuration, rules=load_rules([self.rules], receivers=["oncall"]).rules)
+        return replace(configuration, rules=self.loaded_rules())
+
+    def loaded_rules(self):
+        return load_rules([self.rules], receivers=["oncall"]).rules
 
     def live(self, ticks, most=20):
         random = np.random.default_rng(ticks)
@@ -166,6 +169,38 @@ def test_a_changed_floor_starts_anew_and_the_log_has_it(learning, caplog):
     learning.live(1)
     assert "baseline: definition changed, learning starts anew: rules=unusual" in caplog.messages
     assert learning.group().learnt_hours == 0
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+def test_a_rule_that_was_out_of_force_goes_on_with_its_limits(learning, caplog, restarts):
+    caplog.set_level(logging.INFO, "watchdog")
+    learning.live(6 * 12 + 1)
+    before = learning.group()
+    enabled, disabled = (replace(learning.configuration(), rules=rules) for rules in (learning.loaded_rules(), ()))
+    learning.pipeline.reload(disabled)
+    learning.live(3)
+    if restarts:
+        learning.configuration = lambda *_: disabled
+        learning.die()
+        learning.begin()
+        learning.live(3)
+    learning.pipeline.reload(enabled)
+    assert learning.group() == before
+    learning.live(1)
+    assert "baseline: rule is back, limits in force: rules=unusual learnt_hours=5" in caplog.messages
+    learning.live(2, most=2_000)
+    assert learning.receiver.notifications[0].alerts[0].rule == "unusual"
+
+
+def test_a_rule_that_is_back_with_another_definition_learns_anew(learning, caplog):
+    caplog.set_level(logging.INFO, "watchdog")
+    learning.live(6 * 12 + 1)
+    learning.pipeline.reload(replace(learning.configuration(), rules=()))
+    learning.floor = 7
+    learning.pipeline.reload(learning.configuration())
+    learning.live(1)
+    assert learning.group().learnt_hours == 0
+    assert "baseline: definition changed, learning starts anew: rules=unusual" in caplog.messages
 
 
 def test_a_disk_that_takes_no_baseline_costs_no_alert(learning, monkeypatch, caplog):

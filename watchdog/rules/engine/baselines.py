@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -29,6 +29,7 @@ class BaselineEvent(enum.StrEnum):
     STARTED_ANEW = "definition changed, learning starts anew"
     LEARNING = "learning, silent until it has learnt"
     LEARNT = "learnt, limits in force"
+    BACK = "rule is back, limits in force"
     UNREADABLE = "unreadable"
 
 
@@ -51,13 +52,19 @@ class Baselines:
         self._by_rule: dict[str, RuleBaseline] = {}
         self._notes: list[BaselineNote] = []
         self._to_save: list[tuple[str, int]] = []  # rule and number of each part
+        self.read_saved: Callable[[], Sequence[BaselinePart]] = tuple
+        """Returns the saved parts of rules, also of those that were out of force, made with `secret`."""
         self.replace_rules(rules)
 
     def replace_rules(self, rules: Iterable[Rule]) -> None:
-        """Keep the baselines of the rules whose definition is the same; the others begin anew."""
+        """Keep the baselines of the rules whose definition is the same; the others begin anew.
+
+        A rule that was out of force for a while goes on with the baseline that was saved last.
+        """
         wanted = [rule for rule in rules if rule.baseline is not None]
         max_rows = min(_MAX_ROWS, _MAX_ALL_ROWS // max(len(wanted), 1))
         before, self._by_rule = self._by_rule, {}
+        began: list[str] = []
         for rule in wanted:
             known = before.get(rule.id)
             if known is not None and known.digest == baseline_digest(rule):
@@ -68,8 +75,11 @@ class Baselines:
             if known is not None:
                 self._notes.append(BaselineNote(BaselineEvent.STARTED_ANEW, rule.id))
             else:
-                self._notes.append(BaselineNote(BaselineEvent.LEARNING, rule.id))
+                began.append(rule.id)
             self._by_rule[rule.id] = RuleBaseline(rule, self.secret, max_rows)
+        if began:
+            self._load(self.read_saved(), began)
+        self._note_begin(began)
         self._to_save = [(rule, number) for rule, number in self._to_save if rule in self._by_rule]
 
     def of(self, rule_id: str) -> RuleBaseline | None:
@@ -94,21 +104,29 @@ class Baselines:
         self._by_rule = {}
         self.replace_rules(rules)
         self._notes = []
-        by_rule: dict[str, list[BaselinePart]] = {}
-        for part in parts:
-            by_rule.setdefault(part.rule, []).append(part)
-        for rule_id, of_rule in by_rule.items():
-            baseline = self._by_rule.get(rule_id)
-            if baseline is None:
-                continue
-            same = [part for part in of_rule if part.digest == baseline.digest]
-            if not same:
-                self._notes.append(BaselineNote(BaselineEvent.STARTED_ANEW, rule_id))
-            elif unreadable := load_parts(baseline, same):
-                self._notes.append(BaselineNote(BaselineEvent.UNREADABLE, rule_id, unreadable))
+        self._load(parts, self._by_rule)
         for rule_id, baseline in self._by_rule.items():
             if baseline.is_learning:
                 self._notes.append(BaselineNote(BaselineEvent.LEARNING, rule_id, baseline.learnt_hours))
+
+    def _load(self, parts: Iterable[BaselinePart], rules: Iterable[str]) -> None:
+        """Load those of `parts` that belong to `rules`, whose baselines are new."""
+        by_rule: dict[str, list[BaselinePart]] = {rule_id: [] for rule_id in rules}
+        for part in parts:
+            by_rule.get(part.rule, []).append(part)
+        for rule_id, of_rule in by_rule.items():
+            baseline = self._by_rule[rule_id]
+            same = [part for part in of_rule if part.digest == baseline.digest]
+            if of_rule and not same:
+                self._notes.append(BaselineNote(BaselineEvent.STARTED_ANEW, rule_id))
+            elif unreadable := load_parts(baseline, same):
+                self._notes.append(BaselineNote(BaselineEvent.UNREADABLE, rule_id, unreadable))
+
+    def _note_begin(self, rules: Iterable[str]) -> None:
+        for rule_id in rules:
+            baseline = self._by_rule[rule_id]
+            event = BaselineEvent.LEARNING if baseline.is_learning else BaselineEvent.BACK
+            self._notes.append(BaselineNote(event, rule_id, baseline.learnt_hours))
 
     def mark_all_due(self) -> None:
         """Save every part again: the state file may have lost them."""
