@@ -75,10 +75,10 @@ class Group:
     def set_limits(self, slot):
         self.record_limit, self.limits = self.limits_of(slot)
 
-    def limits_of(self, slot):
+    def limits_of(self, slot, rarities=None):
         arms, limits, record_limit = self.arms(slot), [], None
         several = F(np.log(2)) if all(used for _, _, used in arms) else F(0)
-        for rarity in self.rarity:
+        for rarity in rarities or self.rarity:
             log_hours = F(np.log(rarity)) + several
             ys = [self.decoded(code) + tail.margin(log_hours) if used else F(np.inf) for tail, code, used in arms]
             record_limit = self.amount(ys[0]) if record_limit is None else record_limit
@@ -97,7 +97,8 @@ class Group:
         fired = highest > limits[0]
         record = fired and highest > record_limit
         y = self.y(highest)
-        bounded = min(y, self.y(limits[0])) if fired else y
+        _, [cut] = self.limits_of(slot, [max(self.rarity[0], 72.0)])
+        bounded = min(y, self.y(cut)) if fired else y
         for tail, code, used in self.arms(slot):
             weight = (F(0.25) if record else F(1)) if used else F(0)
             tail.learn(bounded - self.decoded(code), weight, used and not fired and highest != 0)

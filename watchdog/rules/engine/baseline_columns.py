@@ -10,7 +10,7 @@ An hour that fired is a record if it was above the limit of the all-hours arm al
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -29,6 +29,9 @@ _SLOTS = {Season.DAY: 24, Season.WEEK: 168, Season.NONE: 0}
 _SLOT_DECAY = {Season.DAY: 0.1, Season.WEEK: 0.3, Season.NONE: 0.0}
 SEASONS_BEFORE_USE: Final = 2  # after which the arm of the hour is used
 _RECORD_WEIGHT = np.float32(0.25)  # weight of a record in the tails
+# Hours that fired count up to the limit of at least this rarity. Cut at a limit that they often exceed, the excesses
+# would shrink with it until every new high fires: nine a day at a rarity of one.
+_MIN_CUT_HOURS = 72.0
 _HELD = 255  # `run` of a group whose level is never adopted
 ADOPTION_HOURS: Final = 24  # so many records in a row make a new normal …
 _MAX_QUIET_HOURS = 2  # … with gaps of at most so many hours
@@ -156,6 +159,8 @@ class BaselineColumns:
         fired = ok & (ended > limit)
         record = fired & (ended > self._record_limit(rows, arms))
         # It counts no further than to the limit, a record for a quarter: an attack must not move what finds it.
+        if self.rarity_hours[0] < _MIN_CUT_HOURS:
+            [limit] = self._limits(rows, slot, (_MIN_CUT_HOURS,))
         most = np.where(fired, self._y(np.where(fired, limit, np.float32(0))), np.float32(np.inf))
         weight = np.where(record, _RECORD_WEIGHT * (self.run[rows] != _HELD), np.float32(1))
         for tails, envelope, used in (
@@ -241,8 +246,12 @@ class BaselineColumns:
 
     def limits(self, rows: Rows, slot: int) -> list[Floats]:
         """Return the limits of the groups in `rows` in the hour `slot`, by severity: those of `limit` first."""
+        return self._limits(rows, slot, self.rarity_hours)
+
+    def _limits(self, rows: Rows, slot: int, rarity_hours: Iterable[float]) -> list[Floats]:
+        """Return the limits of the groups in `rows` in the hour `slot` for each of `rarity_hours`."""
         arms, young = self._arms(rows, slot), self.age[rows] < self.learn_hours
-        log_hours = [np.float32(np.log(rarity)) + arms.log_count for rarity in self.rarity_hours]
+        log_hours = [np.float32(np.log(rarity)) + arms.log_count for rarity in rarity_hours]
         pairs = (self.tails[number].margins(rows, log_hours, self._min_excess) for number in range(len(self.tails)))
         found = []
         for all_hours, this_hour in zip(*pairs, strict=True):

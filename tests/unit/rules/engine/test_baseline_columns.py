@@ -117,6 +117,21 @@ def test_a_group_takes_at_most_110_bytes_here():
     assert size <= 110_000
 
 
+@pytest.mark.parametrize("rarity", [24.0, 48.0, 168.0])
+@pytest.mark.parametrize("spread", [0.1, 0.7])
+def test_a_steady_group_keeps_the_promise_of_any_rarity(rarity, spread):
+    random, count, days = np.random.default_rng(int(rarity)), 100, 30
+    columns = BaselineColumns(10.0, [rarity])
+    columns.add(count)
+    fired = 0
+    for hour in range(days * 24):
+        columns.set_limits(slice(0, count), hour)
+        highest = 100 * np.exp(random.normal(0, spread, (12, count))).max(axis=0).astype(np.float32)
+        fired += columns.tick(highest).sum() * (hour >= 20 * 24)
+        columns.close(slice(0, count), columns.end_hour(), hour)
+    assert fired / count / 10 <= 2 * 24 / rarity
+
+
 def test_a_season_of_a_week_tells_weekdays_from_sundays():
     limits = {}
     for season in (Season.DAY, Season.WEEK):
