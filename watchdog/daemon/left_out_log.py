@@ -1,9 +1,9 @@
-"""Log lines for the groups that fire without an alert of their own: an overflow alert only has their number."""
+"""Log lines for groups without room: in the alerts of a rule, where one alert has their number, or in its memory."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from watchdog import sanitize
@@ -21,3 +21,9 @@ def log_left_out(log: logging.Logger, left_out: Iterable[tuple[str, Sequence[Lab
             names = "; ".join(" ".join(f"{name}={value or '-'}" for name, value in labels) for labels in part)
             line = f"fires in the overflow alert, without one of its own: rule={rule} groups={len(part)}: {names}"
             log.warning("%s", sanitize.escape_unprintable(line))
+
+
+def log_dropped(log: logging.Logger, dropped: Mapping[str, int]) -> None:
+    """Log the rules whose novelty or long window had no room, with the number of combinations or groups dropped."""
+    for rule, count in dropped.items():
+        log.warning("memory of a rule is full, entries dropped: rule=%s entries=%d", rule, count)

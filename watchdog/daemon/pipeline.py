@@ -18,7 +18,7 @@ from watchdog.daemon.configuration import Configuration
 from watchdog.daemon.exception_watch import ExceptionWatch
 from watchdog.daemon.host_name import HostName
 from watchdog.daemon.late_evidence import HOLD_NS, LateEvidence
-from watchdog.daemon.left_out_log import MAX_NAMED_PER_TICK, log_left_out
+from watchdog.daemon.left_out_log import MAX_NAMED_PER_TICK, log_dropped, log_left_out
 from watchdog.daemon.newest_traffic import NewestTraffic
 from watchdog.daemon.reload_alert import RELOAD_REFUSED_RULE, RESTARTED, Refusal, ReloadAlert
 from watchdog.daemon.stages import Stage, Stages
@@ -264,6 +264,7 @@ class Pipeline:
             self._late_evidence.request(requests, held)
             self._log_transitions(transitions)
         log_left_out(self._log, self._engine.take_left_out(snapshot, MAX_NAMED_PER_TICK))
+        log_dropped(self._log, self._engine.memories.take_dropped(snapshot.at_ns))
         self._start_or_wake_delivery()
         self._save_baselines(self._engine.baselines.take_part_to_save())
         failures = [*self._engine.take_failures(), *self._lifecycle.take_failures(), *self._evidence.take_failures()]

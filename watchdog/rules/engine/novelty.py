@@ -50,6 +50,11 @@ class NoveltyMemory:
         self._must_save = True
 
     @property
+    def dropped(self) -> int:
+        """Return the number of combinations that were dropped for want of room."""
+        return self.seen.dropped
+
+    @property
     def second(self) -> int:
         """Return the second of observed time."""
         return max(self.observed_ns, 0) // SECOND_NS
@@ -182,6 +187,7 @@ class NoveltyJudge(Judge):
             self._refresh_known()
         new = self._take_new(tick)
         fired: dict[Labels, float] = {}
+        self.left_out = new[:0]
         if len(new) and memory.observed_ns > self._novelty.learn_ns:
             if memory.add_fired(len(new)):
                 values = self.evaluation.values(new, window_filled=tick.window_filled).tolist()
@@ -190,6 +196,7 @@ class NoveltyJudge(Judge):
                     groups.labels(slot, tick.snapshot): value for slot, value in zip(new.tolist(), values, strict=True)
                 }
             else:
+                self.left_out = new
                 fired = {OVERFLOW_LABELS: float(memory.other_count)}
         quiet = [labels for labels in instances.labels if labels not in fired]
         severity = self._novelty.severity

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from watchdog.clock import SECOND_NS
 from watchdog.rules.engine import long_window_table, novelty
 from watchdog.rules.engine.long_window_judge import LongWindowJudge
 from watchdog.rules.engine.long_window_table import LongWindowTable
@@ -15,6 +16,7 @@ from watchdog.rules.engine.novelty import NoveltyJudge, NoveltyMemory
 SavedMemories = Mapping[str, Mapping[str, bytes]]
 """Saved parts by rule id and name of the part."""
 
+_REPORT_NS = 3_600 * SECOND_NS
 _PART_NAMES = (*novelty.PART_NAMES, *long_window_table.PART_NAMES)
 
 
@@ -24,6 +26,8 @@ class RuleMemories:
     def __init__(self) -> None:
         """Start without memories."""
         self._memories: dict[str, NoveltyMemory | LongWindowTable] = {}
+        self._reported: dict[str, int] = {}  # dropped entries by rule, as of the newest answer
+        self._reported_ns: int | None = None
         self._outdated: set[str] = set()  # rules with saved parts of a former definition, or that are gone
 
     def assign(self, judges: Iterable[object]) -> None:
@@ -49,7 +53,22 @@ class RuleMemories:
             if rule_id in saved and not memory.restore(saved[rule_id], boottime_shift_ns)
         ]
         self._outdated |= {*anew, *(saved.keys() - self._memories.keys())}
+        self._reported = {rule_id: memory.dropped for rule_id, memory in self._memories.items()}
         return anew
+
+    def take_dropped(self, at_ns: int) -> dict[str, int]:
+        """Return by rule id how many entries were dropped for want of room since the last answer, once an hour."""
+        if self._reported_ns is not None and at_ns - self._reported_ns < _REPORT_NS:
+            return {}
+        found = {
+            rule_id: memory.dropped - self._reported.get(rule_id, 0)
+            for rule_id, memory in self._memories.items()
+            if memory.dropped > self._reported.get(rule_id, 0)
+        }
+        if found:
+            self._reported_ns = at_ns
+        self._reported = {rule_id: memory.dropped for rule_id, memory in self._memories.items()}
+        return found
 
     def mark_changed(self) -> None:
         """Mark everything as changed: the saved parts may be gone."""

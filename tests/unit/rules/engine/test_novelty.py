@@ -174,6 +174,20 @@ def test_more_than_ten_within_an_hour_are_one_alert_with_their_number(guard):
     assert (overflow.value, overflow.summary) == (4, "4 new combinations of process, remote within an hour (new-peer)")
 
 
+def test_the_combinations_of_one_alert_are_named_once(guard):
+    learnt(guard, connect())
+    rows = [connect(f"p{number}") for number in range(15)]
+    snapshot = guard.host.tick(*rows)
+    guard.engine.evaluate(snapshot, [])
+    [(rule, names)] = guard.engine.take_left_out(snapshot, 100)
+    assert (rule, {dict(labels)["process"] for labels in names}) == ("new-peer", {f"p{number}" for number in range(15)})
+    _, contributors = guard.engine.find_contributors(snapshot, "new-peer", OVERFLOW_LABELS)
+    assert contributors.amount == 15
+    assert contributors.left_out is not None
+    guard.engine.evaluate(guard.host.tick(*rows), [])
+    assert guard.engine.take_left_out(snapshot, 100) == []
+
+
 def test_a_burst_is_one_alert_and_the_next_hour_begins_anew(host, make_rule):
     guard = learnt(Guard(host, novelty_rule(make_rule, keep_seconds=3600)))
     assert guard.tick(*[connect(f"p{number}") for number in range(500)]) == [("firing", "overflow")]
@@ -353,6 +367,13 @@ def test_a_flood_of_names_is_bounded_and_combinations_in_use_stay_known(host, ma
     assert judge.memory.seen.dropped >= 30 * 50 - 200
     assert sum(len(content) for content in guard.memories.values()) < 200 * 12 + 4_000
     assert judge.memory.seen.contain(judge._keys[judge._is_known]).all()
+    [(rule, dropped)] = guard.engine.memories.take_dropped(0).items()
+    assert (rule, dropped) == ("new-peer", judge.memory.dropped)
+    guard.tick(*(connect(f"late{number}") for number in range(250)))
+    hour_ns = 3600 * SECOND_NS
+    assert guard.engine.memories.take_dropped(hour_ns - 1) == {}
+    assert guard.engine.memories.take_dropped(hour_ns) == {"new-peer": judge.memory.dropped - dropped}
+    assert guard.engine.memories.take_dropped(hour_ns) == {}
 
 
 def test_an_inspection_of_a_known_combination_breaches_nothing(guard):
