@@ -238,6 +238,11 @@ class BaselineColumns:
         """Return whether a level of `row` is never taken for a new normal."""
         return bool(self.run[row] == _HELD)
 
+    def record_hours(self, row: int) -> int:
+        """Return the number of records in a row of a group that could make a new normal; 0 if they have ended."""
+        has_ended = self.is_held(row) or self.quiet[row] > _MAX_QUIET_HOURS
+        return 0 if has_ended else int(self.run[row])
+
     def set_limits(self, rows: slice, slot: int) -> list[Floats]:
         """Set `limit` of the groups in `rows` for the hour `slot`; return their limits by severity."""
         limits = self.limits(rows, slot)

@@ -22,7 +22,6 @@ from watchdog.rules.engine.baseline_tail import MIN_PRIOR_EXCESS, Floats, Mask
 from watchdog.rules.engine.groups import HOST_SLOT, NO_GROUP_SLOT, UNGROUPED_SLOT, GroupSlots
 from watchdog.rules.engine.hour_clock import HOUR_SECONDS, HourClock
 from watchdog.rules.engine.learnt_facts import BaselineFacts
-from watchdog.rules.language.expression import value_without_rows
 from watchdog.rules.language.rule import Labels, Rule, Severity
 from watchdog.rules.language.ruleset_hash import baseline_digest
 
@@ -101,7 +100,7 @@ class RuleBaseline:
         self.severities = sorted(spec.rarity_hours)
         self.columns.rarity_hours = tuple(spec.rarity_hours[severity] for severity in self.severities)
         self.columns.learn_hours = spec.learn_hours
-        self._absent_amount = np.float32(self._sign * value_without_rows(rule.metric))
+        self._absent_amount = np.float32(self._sign * rule.value_without_rows)
         self._newcomer_limits = [math.inf] * len(self.severities)
         self._highest_limits = [-math.inf] * len(self.severities)  # of the groups whose limits were set so far
         if self.hour.number is not None:
@@ -305,14 +304,13 @@ class RuleBaseline:
         number, columns = self._limit_hour(row), self.columns
         usual, highest = (None if one is None else self._sign * one for one in columns.references(row, number))
         limits = [self._sign * float(one[0]) for one in columns.limits(np.array([row]), number)]
-        is_held = columns.is_held(row)
         return GroupBaseline(
             dict(zip(self.severities, limits, strict=True)),
             usual,
             highest,
             int(columns.age[row]),
-            0 if is_held else int(columns.run[row]),
-            is_held,
+            columns.record_hours(row),
+            columns.is_held(row),
         )
 
     def known_rows(self, slots: Slots | None = None) -> RowNumbers:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import datetime as dt
 import math
 import time
+from dataclasses import replace
 
 import pytest
 from baseline_life import DAY, HOUR, STEP, Life, baseline_rule, kinds
 
+from factories import make_stat
 from watchdog.alerts.alert import TransitionKind
 from watchdog.clock import local_seconds
 from watchdog.rules.engine import rule_baseline
@@ -81,6 +83,34 @@ def test_a_ceiling_below_the_usual_fires_with_its_own_reason(host, make_rule):
         life.tick({"web": count})
     [alert] = [one.alert for one in life.transitions if one.kind is TransitionKind.FIRING][-1:]
     assert (alert.reason, alert.threshold_text) == ("value above 5,000", "5,000")
+
+
+def test_records_that_have_ended_are_no_new_level(host, make_rule):
+    life = Life(host, baseline_rule(make_rule))
+    life.usual(3 * DAY, web=100)
+    hours = []
+    for level in (3000, 3000, 3000, 100, 100, 3000, 100, 100, 100, 100, 100, 3000):
+        life.usual(HOUR, web=level)
+        hours.append(life.engine.baselines.describe("busy", WEB).record_hours)
+    assert hours == [1, 2, 3, 4, 4, 5, 6, 6, 6, 0, 0, 1]  # the sum of two ticks reaches into the next hour
+
+
+@pytest.mark.parametrize("stat", ["count", "distinct:process"])
+def test_groups_without_a_value_take_no_row_and_are_forgotten_where_values_are_counted(host, make_rule, stat):
+    rule = baseline_rule(make_rule, metric="connect_latency")
+    life = Life(host, replace(rule, stat=make_stat(stat)))
+
+    def tick(**latencies):
+        life.wall += STEP
+        rows = [{"process": name, "open": 1, "connect_latency": latency} for name, latency in latencies.items()]
+        life.engine.evaluate(replace(life.host.tick(*rows, seconds=STEP), wall=life.wall), [])
+
+    for _ in range(HOUR):
+        tick(web=0.1, idle=math.nan)
+    assert len(life.baseline.groups) == 1
+    for _ in range(DAY + HOUR):
+        tick(idle=math.nan)
+    assert life.baseline.groups.unseen_days.tolist() == [1]
 
 
 def learn_hourly_job(host, make_rule):
