@@ -1,4 +1,4 @@
-"""A simulated host whose processes open connections under one rule with a baseline: hours of 12 ticks."""
+"""A simulated host with one rule with a baseline: its processes open connections, in hours of 12 ticks."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def baseline_rule(make_rule, *, floor=10.0, learn_hours=24, season=Season.DAY, a
 
 
 class Life:
-    """A host whose processes open connections, tick by tick."""
+    """A host with processes that open connections, tick by tick."""
 
     def __init__(self, host, rule, engine=None):
         self.host, self.rule = host, rule
