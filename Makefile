@@ -120,13 +120,13 @@ run: setup
 demo: setup
 	@exec $(SUDO) $(BIN)/python packaging/demo/demo.py
 
-# Most tests wait most of the time, so that four processes keep two processors busy; they have the longest files first.
-# After them, also after a failure, one process runs the tests that must be alone: those that count or show all of the
-# host, and those of points in time.
+# Most tests wait most of the time, so that four processes keep two processors busy. After them, also after a failure,
+# one process runs the tests that must be alone: those that count or show all of the host, or block it, and those of
+# points in time.
 PARALLEL_TESTS := tests/integration tests/fault tests/unit tests/fuzz
-ALONE_TESTS    := tests/kernel $(addprefix tests/fault/,test_hanging_command_line.py test_kill.py) \
-		  $(addprefix tests/integration/,test_scheduler.py test_selftest.py test_ticks_that_fail.py) \
-		  $(addprefix tests/integration/daemon/,test_dashboard.py test_reloads.py test_stopped.py test_top.py)
+ALONE_TESTS    := tests/kernel $(addprefix tests/fault/,test_hanging_command_line.py test_random_kills.py) \
+		  $(addprefix tests/integration/,test_selftest.py test_ticks_that_fail.py) \
+		  $(addprefix tests/integration/daemon/,test_dashboard.py test_stopped.py test_top.py)
 
 test: setup-dev
 	@status=0; \

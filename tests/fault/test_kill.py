@@ -1,8 +1,7 @@
-"""kill -9 at each step of a notification, and at random times: nothing is lost, nothing is sent twice as new."""
+"""kill -9 at each step of a notification: nothing is lost, nothing is sent twice as new."""
 
 from __future__ import annotations
 
-import json
 import signal
 import subprocess
 import sys
@@ -11,7 +10,6 @@ from pathlib import Path
 import pytest
 
 SMALL_DAEMON = Path(__file__).with_name("small_daemon.py")
-REPEATED_KILLS = Path(__file__).with_name("repeated_kills.py")
 RULES = ("spike", "storm")
 POINTS = [f"{when} {step}" for step in ("commit", "begin", "send", "end") for when in ("before", "after")]
 
@@ -48,26 +46,3 @@ def test_a_kill_at_any_step_keeps_the_id_and_sends_one_resolved_notification(tmp
         ]
         # Only a delivery that was not recorded is repeated.
         assert copies == (1 if point in {"after send", "before end"} else 0)
-
-
-@pytest.mark.timeout(300)
-@pytest.mark.parametrize("seed", [1, 2, 3])
-def test_two_hundred_kills_at_random_times_cause_no_loss_no_disorder_and_no_second_end(tmp_path, seed):
-    finished = subprocess.run(
-        [sys.executable, str(REPEATED_KILLS), str(tmp_path), "200", str(seed)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert (finished.stderr, finished.returncode) == ("", 0)
-    figures = json.loads(finished.stdout)
-    assert figures["kills"] == 200
-    assert min(figures["ready"], figures["arrived"]) > 100  # the daemons ran, and had notifications
-    assert figures["repeated"] > figures["refused"]  # some were killed before the response
-    assert {kind: figures[kind] for kind in ("missing", "copies", "disorder", "ends")} == {
-        "missing": 0,
-        "copies": 0,  # except the one per receiver that was in flight at a kill
-        "disorder": 0,
-        "ends": 0,
-    }
-    assert figures["start_seconds"]["p99"] < 2
