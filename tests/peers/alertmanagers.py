@@ -1,16 +1,21 @@
-"""A cluster of two Alertmanager processes from Debian, on loopback."""
+"""A cluster of two Alertmanager processes from Debian, on loopback.
+
+Each has an address of its own: a port of 127.0.0.1 that was free a moment ago can be taken meanwhile by any connection
+of the host, or belong to a former cluster, whose members go on trying to join it.
+"""
 
 from __future__ import annotations
 
 import json
+import secrets
 import shutil
-import socket
 import subprocess
 import urllib.request
 
 # The second process waits this long for the first one to notify. `group_interval` must be longer: otherwise a process
 # that still waits sends "firing" after the other one has already sent "resolved".
 PEER_TIMEOUT_SECONDS = 3
+PORT, CLUSTER_PORT = 9093, 9094
 CONFIGURATION = """
 route:
   receiver: webhook
@@ -29,19 +34,19 @@ receivers:
 class AlertmanagerProcess:
     """One Alertmanager; its files are in one folder."""
 
-    def __init__(self, folder, port, cluster_port, peer_port, peer_timeout_seconds):
+    def __init__(self, folder, address, peer_address, peer_timeout_seconds):
         program = shutil.which("prometheus-alertmanager")
         assert program is not None, "these tests need Alertmanager: apt-get install prometheus-alertmanager"
-        self.url = f"http://127.0.0.1:{port}"
-        self._log = folder / f"log-{port}"
+        self.url = f"http://{address}:{PORT}"
+        self._log = folder / f"log-{address}"
         self._command = [
             program,
             f"--config.file={folder}/alertmanager.yml",
-            f"--storage.path={folder}/data-{port}",
-            f"--web.listen-address=127.0.0.1:{port}",
-            f"--cluster.listen-address=127.0.0.1:{cluster_port}",
-            f"--cluster.advertise-address=127.0.0.1:{cluster_port}",
-            f"--cluster.peer=127.0.0.1:{peer_port}",
+            f"--storage.path={folder}/data-{address}",
+            f"--web.listen-address={address}:{PORT}",
+            f"--cluster.listen-address={address}:{CLUSTER_PORT}",
+            f"--cluster.advertise-address={address}:{CLUSTER_PORT}",
+            f"--cluster.peer={peer_address}:{CLUSTER_PORT}",
             f"--cluster.peer-timeout={peer_timeout_seconds}s",
             "--cluster.settle-timeout=2s",
             "--cluster.reconnect-interval=1s",
@@ -53,6 +58,8 @@ class AlertmanagerProcess:
             self.process = subprocess.Popen(self._command, stdout=log, stderr=log)
 
     def kill(self):
+        if self.process is None:
+            return
         self.process.kill()
         self.process.wait(60)
 
@@ -81,7 +88,8 @@ class AlertmanagerProcess:
         return next((float(line.rpartition(" ")[2]) for line in lines if line.startswith(f"{name} ")), 0.0)
 
     def is_joined(self):
-        """Return whether it is ready and has joined the other process."""
+        """Return whether it is ready and has joined the other process; it must run."""
+        assert self.process.poll() is None, f"Alertmanager ended: {self._log.read_text()[-2_000:]}"
         cluster = self.get("/api/v2/status").get("cluster", {})
         return cluster.get("status") == "ready" and len(cluster["peers"]) == 2
 
@@ -89,10 +97,10 @@ class AlertmanagerProcess:
 def pair(folder, url, configuration=CONFIGURATION, peer_timeout_seconds=PEER_TIMEOUT_SECONDS):
     """Return two processes of one cluster that notify the webhook at `url`; the caller starts them."""
     (folder / "alertmanager.yml").write_text(configuration.format(url=url))
-    ports = [_free_port() for _ in range(4)]
+    network = f"127.{secrets.randbelow(254) + 1}.{secrets.randbelow(256)}"
+    addresses = f"{network}.1", f"{network}.2"
     return [
-        AlertmanagerProcess(folder, ports[index], ports[2 + index], ports[3 - index], peer_timeout_seconds)
-        for index in range(2)
+        AlertmanagerProcess(folder, addresses[index], addresses[1 - index], peer_timeout_seconds) for index in range(2)
     ]
 
 
@@ -103,9 +111,3 @@ def notified_alerts(bodies):
         for body in bodies
         for alert in json.loads(body)["alerts"]
     ]
-
-
-def _free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
