@@ -16,13 +16,13 @@ _KEY = "rule.unless_firing"
 def check_narrower_rules(
     rules: Iterable[Rule], overrides: Overrides, interval_ns: int
 ) -> tuple[list[Problem], list[Problem]]:
-    """Return problems and notes: circles of rules, which would never fire; names that no rule has; a `for` too short.
+    """Return problems and notes: circles of rules, which would never fire; pairs without effect; a `for` too short.
 
     Shipped rules count as present: an override or the settings decide which of them are in force.
     """
     rules = list(rules)
     present = {rule.id for rule in rules}
-    notes = _find_equal_times(rules, interval_ns)
+    notes = _find_equal_times(rules, interval_ns) + _find_without_ticks(rules)
     if all(present.issuperset(rule.unless_firing) for rule in rules):
         return _find_circles(rules, {}), notes
     shipped = {identity: table.texts("unless_firing", ()) for identity, table in overrides.shipped_tables.items()}
@@ -53,6 +53,24 @@ def _unknown_text(name: str, known: Collection[str]) -> str:
     if is_near(name, known):
         return f"{unknown_name('rule', name, known)} It has no effect"
     return f"no rule {quote_value(name)}: it has no effect"
+
+
+def _find_without_ticks(rules: Iterable[Rule]) -> list[Problem]:
+    """Return a note for each pair with a rule whose groups are not compared tick by tick: nothing is muted then."""
+    by_id = {rule.id: rule for rule in rules}
+    return [
+        Problem(rule.file, rule.line, _KEY, f"no effect with {name}: {one.id} {kind}")
+        for rule in by_id.values()
+        for name in rule.unless_firing
+        for one in (rule, by_id.get(name))
+        if one is not None and (kind := _kind_without_ticks(one))
+    ]
+
+
+def _kind_without_ticks(rule: Rule) -> str:
+    if rule.has_long_window:
+        return "has a window above an hour"
+    return "" if rule.novelty is None else "has novelty"
 
 
 def _find_equal_times(rules: Iterable[Rule], interval_ns: int) -> list[Problem]:
