@@ -215,7 +215,7 @@ FIRES = [
     ("retransmission-share-by-user", "critical", [many(30, packets_sent=25, retransmits=3)] * 35),
     ("accept-queue-full-by-user", "warning", [of_listener(tick, accept_queue=0.9) for tick in range(20)]),
     ("accept-queue-full-by-user", "critical", [of_listener(tick, accept_queue=1.0) for tick in range(20)]),
-    ("listen-drops-by-user", "warning", [of_listener(tick, listen_drops=8) for tick in range(3)]),
+    ("listen-drops-by-user", "warning", [of_listener(tick, listen_drops=8) for tick in range(8)]),
     ("listen-drops-by-user", "critical", [of_listener(tick, listen_drops=9) for tick in range(25)]),
     ("half-open-flood-by-user", "warning", [of_listener(tick, half_open=110) for tick in range(12)]),
     ("half-open-flood-by-user", "critical", [of_listener(tick, half_open=900) for tick in range(12)]),

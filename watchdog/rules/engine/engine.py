@@ -149,6 +149,8 @@ class Engine:
                 evaluation.release()
         for aggregation in self._plan.parts_of_type(Aggregation):
             aggregation.release()
+        for count in self._plan.parts_of_type(DistinctCount):
+            count.release()
         self.unknown_rules = tuple(judge.rule.id for judge in self._judges if judge.rule.id in unknown)
         return [verdict for judge in self._judges for verdict in verdicts.get(judge.rule.id, ())]
 
