@@ -41,8 +41,9 @@ def no_garbage() -> Iterator[None]:
 @pytest.fixture(scope="session", autouse=True)
 def no_terminal_width() -> None:
     """Forget the width of the terminal, which the processes of `make test` are given: a test sets its own."""
-    os.environ.pop("COLUMNS", None)
-    os.environ.pop("LINES", None)
+    for name in ("COLUMNS", "LINES"):
+        os.environ.pop(name, None)
+        os.unsetenv(name)  # GNU readline, which pytest imports, has set it where os.environ does not see it
 
 
 @pytest.hookimpl(wrapper=True)
