@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.server
 import json
 import os
 import re
@@ -10,6 +11,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -350,6 +352,53 @@ def test_a_rotated_secret_is_written_and_never_shown(running):
     assert "s3cret" not in played.output + rotated.output + again.output
 
 
+class Hook(http.server.BaseHTTPRequestHandler):
+    """Takes what is posted to the path `/right`, and counts the tests among it."""
+
+    taken = 0
+
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        is_right = self.path == "/right"
+        Hook.taken += is_right and b"TEST" in body
+        self.send_response(200 if is_right else 404)
+        self.end_headers()
+
+    def log_message(self, *_):
+        """Keep the output of the tests clean."""
+
+
+@pytest.fixture
+def hook():
+    """Return the URL of a server that takes posts to the path `/right`."""
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hook) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def test_settings_are_replaced_only_after_their_receivers_took_a_test(running, hook):
+    wanted = {
+        "settings": SETTINGS + HOOK.format(secrets=running.etc / "secrets"),
+        "rules": {"a.toml": rule("first")},
+        "test_receivers": ["oncall", "hook"],
+    }
+    for _ in range(2):  # a second run does not forget it
+        failed = running.play(**wanted, secrets={"hook": f"{hook}/wrong-s3cret"})
+        assert failed.code == 2, failed.output
+        assert "answered 404" in failed.output
+        assert "s3cret" not in failed.output
+        assert (running.etc / "watchdog.toml").read_text() == SETTINGS
+    shown = running.play("--check", **wanted, secrets={"hook": f"{hook}/right"})
+    assert (shown.code, Hook.taken) == (0, 0), shown.output
+    for changed in (True, False):
+        played = running.play(**wanted, secrets={"hook": f"{hook}/right"})
+        assert (played.code, played.changed > 0, Hook.taken) == (0, changed, 2), played.output  # firing and resolved
+    assert {one["name"] for one in running.ask("status")["receivers"]} == {"oncall", "hook"}
+
+
 def test_a_play_that_fails_leaves_the_secrets_of_the_configuration_in_force(running):
     secret = running.etc / "secrets" / "hook"
     secret.write_text("http://127.0.0.1:9/hook")
@@ -364,6 +413,7 @@ def test_a_play_that_fails_leaves_the_secrets_of_the_configuration_in_force(runn
 
 def test_the_oldest_ansible_that_is_supported_does_the_same(running):
     wanted = {"settings": SETTINGS, "rules": {"a.toml": rule("first"), "b.toml": rule("second")}}
+    wanted["test_receivers"] = ["oncall"]
     for changed in (1, 0):
         played = running.play(**wanted, python=OLDEST_ANSIBLE, purge_rules="false")
         assert (played.code, played.changed > 0) == (0, changed), played.output
