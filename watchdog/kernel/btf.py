@@ -7,11 +7,10 @@ Format: Documentation/bpf/btf.rst of the kernel.
 from __future__ import annotations
 
 import ctypes as ct
-import os
 import struct
 
-from watchdog.errors import TEMPORARY_ERRNOS, KernelUnfit, TemporaryFailure
-from watchdog.kernel.libbpf import library
+from watchdog.errors import KernelUnfit
+from watchdog.kernel.libbpf import kernel_btf, library
 from watchdog.kernel.programs import MESSAGE_PROBES
 
 _STRUCT, _UNION, _ENUM, _ENUM64 = 4, 5, 6, 19
@@ -40,18 +39,10 @@ class Btf:
         """Read the kernel's BTF.
 
         Raises:
-            KernelUnfit: the kernel has no BTF.
-            TemporaryFailure: there is no memory for it.
+            KernelUnfit, TemporaryFailure: as `kernel_btf`.
         """
         self._lib = library()
-        self._btf = self._lib.btf__load_vmlinux_btf()
-        if not self._btf:
-            if ct.get_errno() in TEMPORARY_ERRNOS:
-                raise TemporaryFailure(f"cannot read the kernel's BTF: {os.strerror(ct.get_errno())}")
-            raise KernelUnfit(
-                "the kernel has no BTF (/sys/kernel/btf/vmlinux)",
-                remedy="boot one built with CONFIG_DEBUG_INFO_BTF=y",
-            )
+        self._btf = kernel_btf()
 
     def has_tracepoint(self, name: str) -> bool:
         """Return whether the kernel has the tracepoint `name` for typed raw tracepoint programs."""

@@ -10,10 +10,11 @@ import errno
 import os
 from functools import cache
 
-from watchdog.errors import TEMPORARY_ERRNOS, KernelUnfit, NotPermitted
+from watchdog.errors import TEMPORARY_ERRNOS, KernelUnfit, NotPermitted, TemporaryFailure
 
 BPF_PROG_TYPE_TRACING = 26  # enum bpf_prog_type
-_BPF_TRACE_ITER = 28  # enum bpf_attach_type
+_BPF_TRACE_RAW_TP, _BPF_TRACE_ITER = 23, 28  # enum bpf_attach_type
+_BTF_TYPEDEF, _BTF_FUNCTION = 8, 12  # kinds of types
 _BPF_STATS_RUN_TIME = 0  # enum bpf_stats_type
 
 
@@ -129,7 +130,6 @@ def library() -> ct.CDLL:
     except OSError as error:
         raise KernelUnfit(f"cannot load libbpf: {error}", remedy="install Debian's package libbpf1") from error
     pointer, u32 = ct.c_void_p, ct.c_uint32
-    lib.libbpf_find_vmlinux_btf_id.argtypes = [ct.c_char_p, ct.c_int]
     lib.bpf_prog_load.argtypes = [ct.c_int, ct.c_char_p, ct.c_char_p, pointer, ct.c_size_t, pointer]
     lib.bpf_raw_tracepoint_open.argtypes = [ct.c_char_p, ct.c_int]
     lib.bpf_iter_create.argtypes = [ct.c_int]
@@ -147,6 +147,24 @@ def library() -> ct.CDLL:
     lib.btf__name_by_offset.argtypes = [pointer, u32]
     lib.btf__name_by_offset.restype = ct.c_char_p
     return lib
+
+
+@cache
+def kernel_btf() -> int:
+    """Return libbpf's handle of the running kernel's types, which is read once (5 ms) and never freed.
+
+    Raises:
+        KernelUnfit: the kernel has no BTF.
+        TemporaryFailure: there is no memory for it.
+    """
+    btf: int | None = library().btf__load_vmlinux_btf()
+    if btf:
+        return btf
+    if ct.get_errno() in TEMPORARY_ERRNOS:
+        raise TemporaryFailure(f"cannot read the kernel's BTF: {os.strerror(ct.get_errno())}")
+    raise KernelUnfit(
+        "the kernel has no BTF (/sys/kernel/btf/vmlinux)", remedy="boot one built with CONFIG_DEBUG_INFO_BTF=y"
+    )
 
 
 def check_result(result: int, action: str) -> int:
@@ -171,11 +189,15 @@ def load_program(name: str, target: str, attach_type: int, code: bytes) -> int:
 
     Raises:
         KernelUnfit: the target does not exist, or the verifier refuses; the text has the end of its log.
+        TemporaryFailure: there is no memory for the kernel's types.
         NotPermitted: without CAP_BPF and CAP_PERFMON.
         OSError: on another errno, such as ENOMEM.
     """
     lib = library()
-    btf_id = lib.libbpf_find_vmlinux_btf_id(target.encode(), attach_type)
+    name_of_type, kind = target, _BTF_FUNCTION
+    if attach_type == _BPF_TRACE_RAW_TP:
+        name_of_type, kind = f"btf_trace_{target}", _BTF_TYPEDEF
+    btf_id = lib.btf__find_by_name_kind(kernel_btf(), name_of_type.encode(), kind)
     if btf_id <= 0:
         raise KernelUnfit(f"this kernel has no {target} to attach to", remedy="Linux 5.12 or newer with BTF is needed")
     log = ct.create_string_buffer(1 << 20)
