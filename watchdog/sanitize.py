@@ -62,6 +62,11 @@ def for_log(text: str) -> str:
     return text if text.isprintable() else "".join(c if c.isprintable() else _escape(ord(c)) for c in text)
 
 
+def for_log_lines(text: str) -> str:
+    """Return a text of several lines for a terminal or a log: each line as by `for_log`."""
+    return "\n".join(map(for_log, text.split("\n")))
+
+
 def for_log_value(text: str) -> str:
     """Return `text` for the value of key=value in a line: escaped, in quotes where another value could begin in it."""
     escaped = for_log(text)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from watchdog.config.counts import format_count
 from watchdog.errors import Problem, UsageError
+from watchdog.sanitize import for_log
 
 if TYPE_CHECKING:
     from watchdog.cli.check_files import CheckReport
@@ -99,7 +100,7 @@ def _to_json(report: CheckReport) -> dict[str, Any]:
 def _print(report: CheckReport) -> None:
     notes = [note.as_note() for note in report.notes]
     for line in sorted(report.problems + notes):
-        print(line)
+        print(for_log(str(line)))
     checked = f"{_format_count(report.files, 'file')}, {_format_count(report.rules, 'rule')}"
     found = f"{_format_count(len(report.problems), 'problem')}, {_format_count(len(report.notes), 'note')}"
     print(f"{checked}: {found}", file=sys.stderr)

@@ -16,6 +16,7 @@ from watchdog.config.trusted_files import data_owners, flaws_on_path, sudo_calle
 from watchdog.errors import ConfigError, KernelUnfit
 from watchdog.kernel.finding import Finding
 from watchdog.kernel.python_modules import examine_modules
+from watchdog.sanitize import for_log_lines
 
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -37,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
         if not args.json:
             print_wrapped(f"{finding.verdict:<8}{finding.subject:<15}", finding.detail)
             if finding.remedy:  # whole: it can be a command to copy
-                print(f"{'':<8}{'':<15}-> {finding.remedy}", flush=True)
+                print(f"{'':<8}{'':<15}-> {for_log_lines(finding.remedy)}", flush=True)
     if args.json:
         print(json.dumps([asdict(finding) for finding in found], indent=2))
     return KernelUnfit.exit_code if any(finding.verdict == "missing" for finding in found) else 0

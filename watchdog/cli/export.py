@@ -21,6 +21,7 @@ from watchdog.config.settings import (
     read_settings,
 )
 from watchdog.errors import UsageError
+from watchdog.sanitize import for_log
 
 if TYPE_CHECKING:
     from watchdog.rules.language.rule import Rule
@@ -85,7 +86,7 @@ def run(args: argparse.Namespace) -> int:
         for line in to_yaml(exported, origin):
             print(line)
     for problem in exported.refused.values():
-        print(f"not exported: {problem}", file=sys.stderr)
+        print(for_log(f"not exported: {problem}"), file=sys.stderr)
     return 1 if exported.refused and not args.skip else 0
 
 

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from watchdog.cli.commands import COMMANDS, USAGE, overview_parser, parser_of
 from watchdog.cli.standard_streams import prepare_standard_streams
 from watchdog.errors import TEMPORARY_ERRNOS, ConfigError, TemporaryFailure, UsageError, WatchdogError
+from watchdog.sanitize import for_log, for_log_lines
 
 _INTERRUPTED = 130  # as in shells: 128 plus the number of SIGINT
 
@@ -48,9 +49,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _error_text(error: WatchdogError) -> str:
-    """Return the text of an error; each of several problems in files has a line of its own."""
-    count = len(error.problems) if isinstance(error, ConfigError) else 1
-    return str(error) if count == 1 else f"{count} problems:\n{error}"
+    """Return the text of an error, with names of files escaped; each of several problems in files has its own line."""
+    if not isinstance(error, ConfigError):
+        return for_log_lines(str(error))
+    count = len(error.problems)
+    problems = "\n".join(for_log(str(problem)) for problem in error.problems)
+    return problems if count == 1 else f"{count} problems:\n{problems}"
 
 
 def _can_start_thread() -> bool:
@@ -80,7 +84,7 @@ def _report_shortage(error: OSError) -> int:
         print(f"bpf-watchdog: cannot write to standard output: {error.strerror}", file=sys.stderr)
         return WatchdogError.exit_code
     place = "" if error.filename is None else f": {error.filename}"
-    print(f"bpf-watchdog: {error.strerror}{place}", file=sys.stderr)
+    print(for_log(f"bpf-watchdog: {error.strerror}{place}"), file=sys.stderr)
     return TemporaryFailure.exit_code
 
 

@@ -108,7 +108,8 @@ def _note_unreadable_files(file: str | None) -> None:
     try:
         build_receivers(load_settings(file))
     except ConfigError as error:
-        print(f"bpf-watchdog: note: a reload of the daemon would be refused:\n{error}", file=sys.stderr)
+        problems = sanitize.for_log_lines(str(error))
+        print(f"bpf-watchdog: note: a reload of the daemon would be refused:\n{problems}", file=sys.stderr)
 
 
 def _unknown_receiver(name: str, known: Iterable[str], file: str) -> str:

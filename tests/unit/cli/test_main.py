@@ -134,6 +134,7 @@ def test_the_help_of_all_commands_loads_none_of_them(option):
         "watchdog.cli.main",
         "watchdog.cli.standard_streams",
         "watchdog.errors",
+        "watchdog.sanitize",
     }
 
 
