@@ -24,9 +24,10 @@ _SHORTAGE_SECONDS = 0.1
 class Listener:
     """A bound socket that listens; `close` removes its file."""
 
-    def __init__(self, bound: socket.socket, path: Path, group: int) -> None:
-        """Keep the socket, its path, and the group with access to it."""
+    def __init__(self, bound: socket.socket, path: Path, group: int, name: str) -> None:
+        """Keep the socket, its path, the group with access to it, and its name in errors."""
         self.socket = bound
+        self._name = name
         self.path = path
         self._group = group
         self._inode = path.lstat().st_ino
@@ -41,11 +42,23 @@ class Listener:
         try:
             folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
-                return cls(_bind(path, folder), path, os.getegid())
+                return cls(_bind(path, folder), path, os.getegid(), name)
             finally:
                 os.close(folder)
         except OSError as error:
             raise ControlError(f"cannot listen on the {name} {path}: {error.strerror}", remedy=OTHER_SOCKET) from error
+
+    def renewed(self) -> Self | None:
+        """Return a new listener in place of this one if somebody has removed its file: clients find it by that.
+
+        Raises:
+            ControlError: it cannot be created.
+        """
+        if os.path.lexists(self.path):
+            return None
+        renewed = type(self).at(self.path, self._name)
+        self.close()
+        return renewed
 
     def allows(self, peer: socket.socket) -> bool:
         """Return whether the client is root, this account, or a member of the socket's group.

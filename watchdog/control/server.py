@@ -43,6 +43,7 @@ class Handler:
 MAX_CLIENTS = 16
 REQUEST_TIMEOUT_SECONDS = 5.0  # until a request is complete
 RESPONSE_WRITE_TIMEOUT_SECONDS = 10.0  # until the client has read the response
+RENEWAL_SECONDS = 5.0  # between two looks whether somebody has removed the socket
 BACKGROUND_TIMEOUT_SECONDS = 60.0  # until a handler in the background has its result
 
 _CHUNK = 65_536
@@ -64,6 +65,8 @@ class ControlServer:
         self._selector = selectors.DefaultSelector()
         self._clients: dict[socket.socket, _ClientConnection] = {}
         self._listening = False
+        self._is_renewal_failing = False
+        self._next_renewal = time.monotonic() + RENEWAL_SECONDS
         self._in_background: set[str] = set()
         self._finished: queue.SimpleQueue[tuple[_ClientConnection, str, bytes]] = queue.SimpleQueue()
         self._wakeup_receiver, self._wakeup_sender = socket.socketpair()
@@ -90,8 +93,8 @@ class ControlServer:
     def _serve(self) -> None:
         while True:
             self._set_listening(len(self._clients) < MAX_CLIENTS)
-            deadline = min((client.deadline for client in self._clients.values()), default=None)
-            ready = self._selector.select(None if deadline is None else max(0.0, deadline - time.monotonic()))
+            deadline = min((self._next_renewal, *(client.deadline for client in self._clients.values())))
+            ready = self._selector.select(max(0.0, deadline - time.monotonic()))
             for key, _ in ready:
                 if key.fileobj is self._wakeup_receiver:
                     if not self._wakeup_receiver.recv(_CHUNK):
@@ -104,6 +107,25 @@ class ControlServer:
             now = time.monotonic()
             for client in [client for client in self._clients.values() if client.deadline <= now]:
                 self._drop(client)
+            if self._next_renewal <= now:
+                self._next_renewal = now + RENEWAL_SECONDS
+                self._renew_listener()
+
+    def _renew_listener(self) -> None:
+        former = self._listener.socket
+        try:
+            renewed = self._listener.renewed()
+        except WatchdogError as error:
+            if not self._is_renewal_failing:
+                self._log.error("control socket removed: no command reaches the daemon: %s", error)
+            self._is_renewal_failing = True
+            return
+        self._is_renewal_failing = False
+        if renewed is not None:
+            if self._listening:
+                self._selector.unregister(former)
+            self._listener, self._listening = renewed, False
+            self._log.warning("control socket removed and created again: path=%s", renewed.path)
 
     def _set_listening(self, wanted: bool) -> None:  # noqa: FBT001 - a setter
         # While the number of clients is at its maximum, new ones wait in the kernel's queue.

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-from watchdog.clock import Clock, SystemClock
+from watchdog.clock import SECOND_NS, Clock, SystemClock
 from watchdog.errors import StoreError
 from watchdog.storage.damage import (
     MAX_QUARANTINED_FILES,
@@ -22,11 +22,15 @@ from watchdog.storage.damage import (
     is_disk_full,
     quarantine_file,
 )
-from watchdog.storage.opening import error_text, open_read_only, open_state_file
+from watchdog.storage.opening import copy_open_file, error_text, open_read_only, open_state_file
 from watchdog.storage.salvage import NO_CHECKS, SalvageChecks, SalvageResult, salvage
 
 NEW_SUFFIX = ".new"  # appended to the file name of a new file until it replaces a damaged one
 
+_ENDINGS = ("", "-wal", "-shm")
+_RESTORE_PAUSE_NS = 60 * SECOND_NS
+
+_FileId = tuple[int, int]  # device, inode
 _SYSTEM_CLOCK = SystemClock()
 _log = logging.getLogger("watchdog")
 
@@ -37,7 +41,8 @@ class Database:
     WAL with synchronous=FULL: a transaction that has ended survives a crash of the process, the kernel and the machine.
 
     A damaged file is moved aside and recreated from its readable rows, at the start and whenever SQLite detects damage
-    later; `quarantined` lists the files that this process moved aside.
+    later; `quarantined` lists the files that this process moved aside. A file that somebody removes or replaces while
+    it is open is written again, whole.
     """
 
     def __init__(self, path: Path, clock: Clock = _SYSTEM_CLOCK, checks: SalvageChecks = NO_CHECKS) -> None:
@@ -53,6 +58,8 @@ class Database:
         self._lock = threading.RLock()
         self._connection: sqlite3.Connection | None = None
         self._keeper: sqlite3.Connection | None = None
+        self._files: tuple[_FileId | None, ...] = ()  # of the open file, its WAL and its index
+        self._next_restore_ns = 0
         self._folder_fd = _lock_folder(path.parent)
         try:
             with self._lock:
@@ -107,7 +114,45 @@ class Database:
     def _connected(self) -> sqlite3.Connection:
         if self._folder_fd < 0:
             raise StoreError(f"cannot write {self.path}: it is closed")
-        return self._connection or self._open()  # closed if it could not be recreated
+        connection = self._connection or self._open()  # closed if it could not be recreated
+        if self._is_in_place() or self._clock.boottime_ns() < self._next_restore_ns:
+            return connection
+        return self._restore(connection)
+
+    def _is_in_place(self) -> bool:
+        return all(known in (None, found) for known, found in zip(self._files, _file_ids(self.path), strict=True))
+
+    def _restore(self, connection: sqlite3.Connection) -> sqlite3.Connection:
+        """Write the open file, which somebody has removed or replaced, to its path again; return its connection.
+
+        Where that is impossible, the open file without a name is used further, and lost at the end of the process.
+        """
+        fresh = _fresh(self.path)
+        try:
+            _remove(fresh)
+            copy_open_file(connection, fresh)
+        except (OSError, sqlite3.Error) as error:
+            with contextlib.suppress(OSError):
+                _remove(fresh)
+            self._next_restore_ns = self._clock.boottime_ns() + _RESTORE_PAUSE_NS
+            _log.error(
+                "state file removed or replaced while in use, cannot be written again: file=%s reason=%s",
+                self.path,
+                error_text(error),
+            )
+            return connection
+        is_ours = _file_ids(self.path)[0] in (None, self._files[0])
+        self._disconnect()
+        try:
+            aside = None if is_ours else quarantine_file(self.path, self._clock.wall())
+            _remove(self.path)
+        except OSError as error:
+            raise StoreError(f"cannot replace {self.path}: {error_text(error)}") from error
+        connection = self._open()
+        _log.error(
+            "state file removed or replaced while in use, written again: file=%s other_file=%s", self.path, aside or "-"
+        )
+        return connection
 
     def _open(self) -> sqlite3.Connection:
         _take_over_fresh(self.path)
@@ -165,12 +210,25 @@ class Database:
         with contextlib.suppress(sqlite3.Error):
             self._keeper = open_read_only(self.path)
             self._keeper.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+        self._files = _file_ids(self.path)
 
     def _disconnect(self) -> None:
         for connection in (self._connection, self._keeper):
             if connection is not None:
                 connection.close()
         self._connection = self._keeper = None
+
+
+def _file_ids(path: Path) -> tuple[_FileId | None, ...]:
+    return tuple(_file_id(path.with_name(path.name + ending)) for ending in _ENDINGS)
+
+
+def _file_id(path: Path) -> _FileId | None:
+    try:
+        status = path.lstat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _roll_back(connection: sqlite3.Connection) -> None:
@@ -184,7 +242,7 @@ def _fresh(path: Path) -> Path:
 
 
 def _remove(path: Path) -> None:
-    for ending in ("", "-wal", "-shm"):
+    for ending in _ENDINGS:
         path.with_name(path.name + ending).unlink(missing_ok=True)
 
 

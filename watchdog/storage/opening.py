@@ -78,6 +78,20 @@ def open_read_only(path: Path) -> sqlite3.Connection:
     return connection
 
 
+def copy_open_file(connection: sqlite3.Connection, path: Path) -> None:
+    """Write all that `connection` has committed to a new file `path` (mode 0600), also if its own file has no name.
+
+    Raises:
+        OSError, sqlite3.Error: it cannot be written.
+    """
+    _make_private(path)
+    copy = sqlite3.connect(path, isolation_level=None)
+    try:
+        connection.backup(copy)
+    finally:
+        copy.close()
+
+
 def error_text(error: Exception) -> str:
     """Return the text of `error`, without the number and path of an `OSError`; safe to log."""
     if isinstance(error, UnicodeDecodeError):

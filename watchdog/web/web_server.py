@@ -26,6 +26,7 @@ MAX_CLIENTS: Final = 32
 _BACKLOG: Final = 128
 REQUEST_SECONDS: Final = 5.0  # until a request is complete
 RESPONSE_SECONDS: Final = 15.0  # until the client has read the response
+RENEWAL_SECONDS: Final = 5.0  # between two looks whether somebody has removed a socket that is a file
 _LINGER_SECONDS: Final = 0.5  # after a response, until the client has closed: an earlier close could lose its end
 _PAUSE_SHARE = 2.0  # of the CPU time of a round, after it: a flood of requests leaves the interpreter to the ticks
 _MAX_PAUSE_SECONDS = 0.1
@@ -54,6 +55,7 @@ class WebServer:
         self._selector = selectors.DefaultSelector()
         self._clients: dict[socket.socket, _WebClient] = {}
         self._wakeup_receiver, self._wakeup_sender = socket.socketpair()
+        self._next_renewal = time.monotonic() + RENEWAL_SECONDS
         self._thread = threading.Thread(target=self._run, name="web", daemon=True)
 
     def start(self) -> None:
@@ -95,16 +97,31 @@ class WebServer:
             now = time.monotonic()
             for client in [client for client in self._clients.values() if client.deadline <= now]:
                 self._end_overdue(client)
+            if self._file is not None and self._next_renewal <= now:
+                self._next_renewal = now + RENEWAL_SECONDS
+                self._renew_socket(self._file)
         for client in list(self._clients.values()):
             self._drop(client)
         self._selector.close()
         self._wakeup_receiver.close()
 
+    def _renew_socket(self, file: Listener) -> None:
+        try:
+            renewed = file.renewed()
+        except WatchdogError:  # tried again: the folder can come back
+            return
+        if renewed is not None:
+            self._selector.unregister(self._socket)
+            self._file, self._socket = renewed, renewed.socket
+            self._selector.register(self._socket, selectors.EVENT_READ)
+            logging.getLogger("watchdog").warning("socket of the metrics removed and created again: %s", renewed.path)
+
     def _serve_ready(self) -> bool:
         """Wait for the next event and serve it; return False to stop."""
-        deadline = min((client.deadline for client in self._clients.values()), default=None)
-        timeout = None if deadline is None else max(0.0, deadline - time.monotonic())
-        ready = self._selector.select(timeout)
+        deadlines = [client.deadline for client in self._clients.values()]
+        if self._file is not None:
+            deadlines.append(self._next_renewal)
+        ready = self._selector.select(max(0.0, min(deadlines) - time.monotonic()) if deadlines else None)
         began = time.thread_time()
         for key, _ in ready:
             if key.fileobj is self._wakeup_receiver:

@@ -8,6 +8,7 @@ import logging
 import os
 import pwd
 import select
+import shutil
 import socket
 import stat
 import subprocess
@@ -246,6 +247,54 @@ def test_clients_that_come_and_go_leave_nothing_behind(running, path, connect, w
     assert send_request(path, "echo") == {}
     wait_for(lambda: descriptors() == before, "the last to be left")
     assert len([thread for thread in threading.enumerate() if thread.name == "control"]) == 1
+
+
+@pytest.fixture
+def renewing(path, monkeypatch):
+    """Run a server that looks for its socket every 50 ms."""
+    monkeypatch.setattr(server_module, "RENEWAL_SECONDS", 0.05)
+    running = ControlServer(Listener.at(path), HANDLERS, logging.getLogger("watchdog"))
+    running.start()
+    yield running
+    running.stop()
+
+
+def test_a_socket_that_somebody_removes_is_created_again(renewing, path, wait_for, caplog):
+    assert send_request(path, "echo") == {}
+    for _ in range(2):
+        path.unlink()
+        wait_for(path.exists, "the socket to be created again")
+        assert send_request(path, "echo") == {}
+
+    assert [record.message for record in caplog.records if "removed" in record.message] == [
+        f"control socket removed and created again: path={path}"
+    ] * 2
+    renewing.stop()
+    assert not path.exists()
+
+
+def test_without_its_folder_the_socket_is_created_again_when_that_is_back(renewing, path, wait_for, caplog):
+    moved = path.parent.with_name(f"{path.parent.name}-moved")
+    path.parent.rename(moved)
+    wait_for(lambda: "no command reaches the daemon" in caplog.text, "the missing folder to be logged")
+    path.parent.mkdir(mode=0o755)
+    wait_for(path.exists, "the socket to be created again")
+    assert send_request(path, "echo") == {}
+    assert caplog.text.count("no command reaches the daemon") == 1
+    shutil.rmtree(moved)
+
+
+def test_a_socket_of_another_daemon_is_left_alone(renewing, path, caplog):
+    path.unlink()
+    with socket.socket(socket.AF_UNIX) as other:
+        try:
+            other.bind(str(path))
+        except FileExistsError:  # created again already
+            path.unlink()
+            other.bind(str(path))
+        inode = path.stat().st_ino
+        time.sleep(0.3)
+        assert path.stat().st_ino == inode
 
 
 # ---------------------------------------------------------------------------------------------------------- permissions

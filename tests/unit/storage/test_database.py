@@ -1,10 +1,13 @@
+import contextlib
 import os
+import shutil
 import sqlite3
 import stat
 import threading
 
 import pytest
 
+from factories import FakeClock
 from watchdog.errors import StoreError
 from watchdog.storage.database import Database
 from watchdog.storage.schema import SCHEMA_STEPS
@@ -146,3 +149,64 @@ def test_pipe_in_place_of_the_file_is_refused_and_the_folder_let_go(path):
     for _ in range(2):
         with pytest.raises(StoreError, match=f"{path} is not a regular file"):
             Database(path)
+
+
+def fingerprints(path):
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        return [row[0] for row in connection.execute("SELECT fingerprint FROM alerts ORDER BY fingerprint")]
+
+
+def another_file(path):
+    other = path.with_name("other")
+    with contextlib.closing(sqlite3.connect(other)) as connection:
+        connection.execute("CREATE TABLE t (x)")
+    other.replace(path)
+
+
+@pytest.mark.parametrize(
+    ("harm", "aside"),
+    [
+        (lambda path: path.unlink(), 0),
+        (lambda path: [file.unlink() for file in path.parent.iterdir()], 0),
+        (lambda path: path.with_name("state.sqlite3-wal").unlink(), 0),
+        (lambda path: path.with_name("state.sqlite3-shm").unlink(), 0),
+        (lambda path: path.rename(path.with_name("elsewhere")), 0),
+        (another_file, 1),
+    ],
+    ids=["file removed", "all removed", "WAL removed", "index removed", "file renamed", "file replaced"],
+)
+def test_a_file_that_somebody_removes_while_it_is_open_is_written_again(path, caplog, harm, aside):
+    database = Database(path)
+    add_alerts(database, [("a", "{}"), ("b", "{}")])
+    harm(path)
+    add_alerts(database, [("c", "{}")])
+    add_alerts(database, [("d", "{}")])
+    assert fingerprints(path) == ["a", "b", "c", "d"]
+    assert [record.message.split(":")[0] for record in caplog.records] == [
+        "state file removed or replaced while in use, written again"
+    ]
+    database.close()
+    database = Database(path)
+    add_alerts(database, [("e", "{}")])
+    database.close()
+
+    assert fingerprints(path) == ["a", "b", "c", "d", "e"]
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert len(list(path.parent.glob("state.sqlite3.damaged-*Z"))) == aside
+
+
+def test_without_its_folder_the_open_file_is_used_and_written_again_when_that_is_back(path, caplog):
+    clock = FakeClock()
+    database = Database(path, clock)
+    add_alerts(database, [("a", "{}")])
+    shutil.rmtree(path.parent)
+    add_alerts(database, [("b", "{}")])
+    add_alerts(database, [("c", "{}")])
+    message = "state file removed or replaced while in use, cannot be written again"
+    assert [record.message for record in caplog.records] == [f"{message}: file={path} reason=No such file or directory"]
+    path.parent.mkdir()
+    clock.advance(60)
+    add_alerts(database, [("d", "{}")])
+    database.close()
+
+    assert fingerprints(path) == ["a", "b", "c", "d"]

@@ -76,6 +76,20 @@ def test_the_page_is_served_whole_also_over_a_unix_socket(serve, tmp_path):
     assert not path.exists()
 
 
+def test_a_unix_socket_that_somebody_removes_is_created_again(serve, tmp_path, monkeypatch):
+    monkeypatch.setattr(web_server, "RENEWAL_SECONDS", 0.05)
+    path = tmp_path / "metrics.sock"
+    served = serve(WebSettings(str(path), None))
+    for _ in range(2):
+        path.unlink()
+        end = time.monotonic() + PATIENCE
+        while not path.exists() and time.monotonic() < end:
+            time.sleep(0.01)
+        assert served.ask() == (200, PAGE)
+    served.server.stop()
+    assert not path.exists()
+
+
 def test_a_request_in_pieces_and_requests_one_after_another(serve):
     served = serve(body=b"page")
     with served.connect() as peer:
