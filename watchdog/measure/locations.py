@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from watchdog.config.location_files import NO_LOCATION_FILES, LocationFiles
 from watchdog.config.settings import SettingsDocument
+from watchdog.config.trusted_files import data_owners, flaws_on_path
 from watchdog.errors import WatchdogError
 from watchdog.measure.catalogue import LOCATION_DIMENSIONS, OTHER_CODE
 from watchdog.measure.interned_texts import OWN_ACCOUNT
@@ -123,6 +124,9 @@ def report_location_files(settings: SettingsDocument) -> None:
     for key in LOCATION_DIMENSIONS.values():
         path = getattr(settings.values.locations, key)
         if path is None or table.has_problem(key):
+            continue
+        if flaws := flaws_on_path(path, data_owners()):
+            table.add_problem(key, f"{flaws[0].path!r}: {flaws[0]}")
             continue
         try:
             _open(path).close()

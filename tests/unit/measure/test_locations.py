@@ -174,6 +174,19 @@ def test_in_a_damaged_file_no_peer_is_anywhere(files):
     assert set(locations(meter.advance(reading(1, *rows), 0)).values()) == {("", "")}
 
 
+def test_a_file_that_others_can_change_is_a_problem(tmp_path, files):
+    os.chown(files.country_file, 65534, -1)
+    settings_file = tmp_path / "watchdog.toml"
+    settings_file.write_text(f'[networks]\ncountry_file = "{files.country_file}"\n')
+    settings_file.chmod(0o644)
+    document = open_document(str(settings_file))
+    report_location_files(read_settings(document))
+    (problem,) = document.problems
+    assert problem.message == (
+        f"'{files.country_file}': belongs to nobody, who can change it: chown root {files.country_file}"
+    )
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
