@@ -64,7 +64,7 @@ def mask_secrets(arguments: Sequence[str]) -> str:
         letter = _LETTERS.get(program) if number and program in _IN_NEXT else None
         hide_next = number > 0 and (_OPTION.fullmatch(argument) is not None or argument == letter)
         user_next = _USER_OPTION.fullmatch(argument) is not None
-    return _text(" ".join(shown))
+    return mask_text(" ".join(shown))
 
 
 def _hide_password(argument: str) -> str:
@@ -80,8 +80,8 @@ def _argument(argument: str, program: str, *, is_script: bool) -> str:
     return _HEADER.sub(rf"\g<name>{MASK}", argument)
 
 
-def _text(line: str) -> str:
-    """Mask secrets that are recognisable without argument borders: a process may have joined its arguments."""
+def mask_text(line: str) -> str:
+    """Return a line with its secrets masked, as far as they are recognisable without the borders of arguments."""
     line = _USERINFO.sub(rf"\g<name>{MASK}@", line)
     line = _SCHEME.sub(rf"\g<name>{MASK}", line)
     for pattern in (_NAMED, _SPACED):

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import ClassVar, Self
 
 from watchdog import sanitize
+from watchdog.alerts.masking import mask_text
 from watchdog.config.document import Table
 from watchdog.config.trusted_files import data_owners, flaws_on_path
 from watchdog.errors import DeliveryError, DeliveryErrorReason
@@ -153,7 +154,7 @@ def _describe_failure(ended: ProcessResult) -> str:
     )
     lines = ended.output.decode("utf-8", "surrogateescape").split("\n")
     last = next((line for line in reversed(lines) if line.strip()), "")
-    return f"{event}: {sanitize.escape_unprintable(last, _MAX_OUTPUT_LENGTH)}" if last else event
+    return f"{event}: {sanitize.escape_unprintable(mask_text(last), _MAX_OUTPUT_LENGTH)}" if last else event
 
 
 def _signal_name(number: int) -> str:

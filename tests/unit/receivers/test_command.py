@@ -137,6 +137,22 @@ def test_variables_with_hostile_names_are_one_line_and_bounded(hostile_notificat
         (75, b"trying\nno route to host\n\n", "ended with code 75: no route to host"),
         (2, b"\x1b[2J\xff" + b"x" * 5_000, "ended with code 2: \\x1b[2J\\xff" + "x" * 188 + "…"),
         (-signal.SIGSEGV, b"", "was killed by SIGSEGV"),
+        (
+            7,
+            b"no route to https://me:pw@chat.example.net/x",
+            "ended with code 7: no route to https://***@chat.example.net/x",
+        ),
+        (
+            22,
+            b"POST https://hooks.slack.com/services/T0/B0/x: 404",
+            "ended with code 22: POST https://hooks.slack.com/*** 404",
+        ),
+        (1, b"401 for token=s3cr3t", "ended with code 1: 401 for token=***"),
+        (
+            1,
+            b"+ curl -H 'Authorization: Bearer abcdefgh12345'",
+            "ended with code 1: + curl -H 'Authorization: *** ***'",
+        ),
         (-40, b"", "was killed by signal 40"),
     ],
 )
