@@ -1,5 +1,7 @@
 """Install, use, upgrade, remove and purge the Debian package in bare systems; `make test-deb` runs it.
 
+The system of Debian 12 is then upgraded to Debian 13, with the package configured.
+
 usage: bare_systems.py DEB RELEASE …
 
 Nothing runs as process 1 in there, so the service is enabled and not started.
@@ -82,6 +84,21 @@ test -e /srv/secrets/precious
 rm -r /srv/rules /srv/secrets
 """
 
+NO_ACCOUNT = 'test -z "$(getent passwd bpf-watchdog; getent group bpf-watchdog)"'
+NEXT_RELEASE = {"bookworm": "trixie"}
+# Nobody answers: changed files of the administrator stay.
+RELEASE_UPGRADE = f"""
+echo '# by hand' >>/etc/bpf-watchdog/watchdog.toml
+sed -i "s/$RELEASE/$NEXT/g" /etc/apt/sources.list
+{APT} update
+{APT} full-upgrade --yes -o Dpkg::Options::=--force-confold
+{APT} autoremove --yes --purge
+. /etc/os-release
+test "$VERSION_CODENAME" = "$NEXT"
+grep -q '# by hand' /etc/bpf-watchdog/watchdog.toml
+test -s /var/lib/bpf-watchdog/state.sqlite3
+"""
+
 
 class Checks:
     """The checks of one release; each prints a line with its time."""
@@ -101,6 +118,8 @@ class Checks:
             self.remove_and_purge(system)
             self.rare_purges(system)
             after = system.entries()
+            if self.release in NEXT_RELEASE:
+                self.release_upgrade(system, NEXT_RELEASE[self.release])
         depends = field(self.package, "Depends")
         with bare_system(self.release) as system:
             system.run(f"{APT} update && {APT} satisfy --yes --no-install-recommends '{depends}'")
@@ -114,6 +133,9 @@ class Checks:
         system.run(f"{APT} update && {APT} install --yes --no-install-recommends /tmp/watchdog.deb")
         system.run(f"VERSION={field(self.package, 'Version')}\n{INSTALLED}")
         self.report("installed by apt with all that it needs; the command runs")
+        self.doctor(system)
+
+    def doctor(self, system: Chroot) -> None:
         doctor = system.run("bpf-watchdog doctor", check=False)
         assert doctor.returncode in {0, 4}, doctor.stdout  # 4: this host's kernel is unfit
         assert "missing code" not in doctor.stdout, doctor.stdout
@@ -168,7 +190,7 @@ class Checks:
             "mkdir /etc/systemd/system/bpf-watchdog.service.d; touch /etc/bpf-watchdog/secrets/.hidden"
         )
         system.run(f"{APT} purge --yes bpf-watchdog; ! dpkg-query -W bpf-watchdog")
-        system.run("! getent passwd bpf-watchdog; ! getent group bpf-watchdog")
+        system.run(NO_ACCOUNT)
         self.report("purged")
 
     def rare_purges(self, system: Chroot) -> None:
@@ -176,6 +198,23 @@ class Checks:
         self.report("an interrupted installation is completed")
         system.run(f"dpkg --purge bpf-watchdog; dpkg --install /tmp/watchdog.deb; {SHARED}\nrm /tmp/watchdog.deb")
         self.report("a purge spares what is mounted or linked")
+
+    def release_upgrade(self, system: Chroot, following: str) -> None:
+        """Upgrade the whole system to the next release, with the package configured; then purge the package."""
+        shutil.copy(self.package, system.root / "tmp/watchdog.deb")
+        system.run("dpkg --install /tmp/watchdog.deb; rm /tmp/watchdog.deb")
+        self.set_state_version(system, 1)
+        system.run(f"RELEASE={self.release} NEXT={following}\n{RELEASE_UPGRADE}")
+        # INSTALLED also counts the bytecode: a file for each source, by the new Python, and none of the former one.
+        system.run(f"VERSION={field(self.package, 'Version')}\n{INSTALLED}")
+        self.report(f"upgraded to {following}: account, settings and state are as before, and the command runs")
+        self.doctor(system)
+        system.run(f"{APT} purge --yes bpf-watchdog; {NO_ACCOUNT}")
+        # Programs that change accounts keep copies of their former files, with a hyphen at the end.
+        system.run("! grep -rlF --exclude='*-' bpf-watchdog /etc")
+        left = [path for path in system.entries() if "bpf-watchdog" in path]
+        assert not left, "\n".join(left)
+        self.report(f"the purge on {following} left nothing")
 
 
 def main() -> None:
