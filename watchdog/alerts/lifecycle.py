@@ -101,6 +101,11 @@ class Lifecycle:
         """Return rule id and labels of each firing instance."""
         return [key for key, instance in self._instances.items() if instance.alert is not None]
 
+    @property
+    def pending_count(self) -> int:
+        """Return the number of pending instances. Any thread may ask: `list` copies them in one step."""
+        return sum(instance.alert is None for instance in list(self._instances.values()))
+
     def firing_alerts(self) -> Mapping[str, Alert]:
         """Return the firing alerts of the newest tick, by fingerprint."""
         alerts = [alert for alert, _ in self._retired]

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from watchdog.control.arguments import RequestArguments
-from watchdog.control.server import RequestHandler
+from watchdog.control.server import Handler
 from watchdog.errors import UsageError, WatchdogError
 
 
@@ -83,7 +83,7 @@ class AlertDetail:
 
 def alert_handlers(
     list_alerts: Callable[[], Sequence[ActiveAlert]], read_alert: Callable[[str], AlertDetail | None]
-) -> dict[str, RequestHandler]:
+) -> dict[str, Handler]:
     """Return the handlers of requests on alerts.
 
     `list_alerts`: returns all pending and firing alerts, the worst first. `read_alert`: returns one by its fingerprint.
@@ -103,7 +103,7 @@ def alert_handlers(
             raise _no_alert(fingerprint)
         return asdict(detail)
 
-    return {"alerts list": show_list, "alerts show": show}
+    return {"alerts list": Handler(show_list, in_background=True), "alerts show": Handler(show, in_background=True)}
 
 
 def find_fingerprint(prefix: str | None, fingerprints: Iterable[str]) -> str:

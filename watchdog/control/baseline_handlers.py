@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 from watchdog.control.arguments import RequestArguments
-from watchdog.control.server import Handler, RequestHandler
+from watchdog.control.server import Handler
 from watchdog.errors import UsageError
 
 
@@ -96,7 +96,7 @@ class BaselineCommands(Protocol):
         ...
 
 
-def baseline_handlers(commands: BaselineCommands) -> dict[str, RequestHandler | Handler]:
+def baseline_handlers(commands: BaselineCommands) -> dict[str, Handler]:
     """Return the handlers of requests on baselines, by the request's name."""
 
     def show(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -109,8 +109,11 @@ def baseline_handlers(commands: BaselineCommands) -> dict[str, RequestHandler | 
             raise UsageError("rule is missing")
         return {"rules": [asdict(one) for one in commands.list_rules()]}
 
-    changes = {f"baseline {action}": Handler(_changer(commands, action), changes=True) for action in BaselineAction}
-    return {"baseline show": show, **changes}
+    changes = {
+        f"baseline {action}": Handler(_changer(commands, action), changes=True, in_background=True)
+        for action in BaselineAction
+    }
+    return {"baseline show": Handler(show, in_background=True), **changes}
 
 
 def _changer(commands: BaselineCommands, action: BaselineAction) -> Callable[[Mapping[str, Any]], dict[str, Any]]:

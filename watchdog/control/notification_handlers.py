@@ -32,9 +32,11 @@ def notification_handlers(
     """
     reader = StateReader(database.path)
     return {
-        "notifications list": lambda given: list_notifications(reader, given, configured_receivers()),
-        "notifications show": lambda given: show_notification(reader, given),
-        "notifications retry": Handler(lambda given: _retry(database, given, clock), changes=True),
+        "notifications list": Handler(
+            lambda given: list_notifications(reader, given, configured_receivers()), in_background=True
+        ),
+        "notifications show": Handler(lambda given: show_notification(reader, given), in_background=True),
+        "notifications retry": Handler(lambda given: _retry(database, given, clock), changes=True, in_background=True),
     }
 
 

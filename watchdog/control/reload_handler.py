@@ -63,6 +63,6 @@ def reload_handlers(reload: Callable[[bool], ReloadAnswer]) -> dict[str, Request
         return handle
 
     return {
-        "reload": Handler(handler(dry_run=False), changes=True, in_background=True),
-        "reload check": Handler(handler(dry_run=True), in_background=True),
+        "reload": Handler(handler(dry_run=False), changes=True, in_background=True, is_single=True),
+        "reload check": Handler(handler(dry_run=True), in_background=True, is_single=True),
     }

@@ -8,7 +8,7 @@ from typing import Any
 
 from watchdog.control.alert_handlers import TimerStatus
 from watchdog.control.arguments import RequestArguments
-from watchdog.control.server import RequestHandler
+from watchdog.control.server import Handler, RequestHandler
 from watchdog.errors import UsageError
 
 
@@ -209,7 +209,7 @@ def rule_handlers(
     list_rules: Callable[[], Sequence[RuleStatus]],
     list_effective: Callable[[], Sequence[EffectiveRule]],
     explain: Callable[[str, Mapping[str, str]], Explanation],
-) -> dict[str, RequestHandler]:
+) -> dict[str, RequestHandler | Handler]:
     """Return the handlers of requests on rules.
 
     `explain(rule, labels)`: explains one group; with some of its labels, the worst of the groups that have them.
@@ -231,4 +231,8 @@ def rule_handlers(
             raise UsageError("rule is missing")
         return asdict(explain(rule, labels))
 
-    return {"rules list": show_list, "rules effective": show_effective, "explain": show_explanation}
+    return {
+        "rules list": Handler(show_list, in_background=True),
+        "rules effective": show_effective,
+        "explain": Handler(show_explanation, in_background=True),
+    }

@@ -1,8 +1,9 @@
-"""Server side of the control socket: one thread that answers requests one at a time and never blocks on a client.
+"""Server side of the control socket: one thread that reads requests and never blocks on a client.
 
 Clients are read and written when they are ready. Each client has a time limit, and their number is limited. Handlers
 hold a lock that a tick needs only while one row is written, or while one part of an answer is copied. A handler that
-reads files or waits is `Handler(in_background=True)`: it has a thread of its own, so that it delays no other client.
+uses the disk, or waits for a tick, is `Handler(in_background=True)`: each of its requests has a thread of its own. They
+take turns, since many at once would take the CPU time of a tick, but wait for one that hangs for a limited time only.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import selectors
 import socket
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -32,12 +34,14 @@ class Handler:
     """The handler of one kind of request, for those that do more than read memory.
 
     `changes`: it changes the state of the daemon: each request is logged, with the user id of its client.
-    `in_background`: it can take long, and runs in a thread of its own, one at a time.
+    `in_background`: it can take long, and runs in a thread of its own. `is_single`: one of its requests at a time, a
+    further one is refused; it waits for no turn, and keeps no other request waiting.
     """
 
     handle: RequestHandler
     changes: bool = False
     in_background: bool = False
+    is_single: bool = False
 
 
 MAX_CLIENTS = 16
@@ -45,6 +49,8 @@ REQUEST_TIMEOUT_SECONDS = 5.0  # until a request is complete
 RESPONSE_WRITE_TIMEOUT_SECONDS = 10.0  # until the client has read the response
 RENEWAL_SECONDS = 5.0  # between two looks whether somebody has removed the socket
 BACKGROUND_TIMEOUT_SECONDS = 60.0  # until a handler in the background has its result
+TURN_TIMEOUT_SECONDS = 3.0  # for which a handler in the background waits for the one before it
+MAX_IN_BACKGROUND = MAX_CLIENTS  # threads; those that hang stay when their clients have gone
 
 _CHUNK = 65_536
 _REFUSAL = protocol.pack_error(NotPermitted("only root and members of the socket's group may send requests"))
@@ -67,7 +73,8 @@ class ControlServer:
         self._listening = False
         self._is_renewal_failing = False
         self._next_renewal = time.monotonic() + RENEWAL_SECONDS
-        self._in_background: set[str] = set()
+        self._in_background: Counter[str] = Counter()  # threads, by the request's name
+        self._turn = threading.Lock()
         self._finished: queue.SimpleQueue[tuple[_ClientConnection, str, bytes]] = queue.SimpleQueue()
         self._wakeup_receiver, self._wakeup_sender = socket.socketpair()
         self._thread = threading.Thread(target=self._run, name="control", daemon=True)
@@ -197,12 +204,20 @@ class ControlServer:
             )
 
     def _start(self, handler: Handler, request: protocol.Request, client: _ClientConnection) -> None:
-        if request.name in self._in_background:
+        if handler.is_single and self._in_background[request.name]:
             raise WatchdogError(f"another {request.name} is under way", remedy="try again when it has ended")
-        self._in_background.add(request.name)
+        if self._in_background.total() >= MAX_IN_BACKGROUND:
+            raise WatchdogError("too many requests wait for the disk", remedy="see bpf-watchdog status")
+        self._in_background[request.name] += 1
 
         def run() -> None:
-            self._finished.put((client, request.name, self._response(handler, request)))
+            has_turn = not handler.is_single and self._turn.acquire(timeout=TURN_TIMEOUT_SECONDS)
+            try:
+                response = self._response(handler, request)
+            finally:
+                if has_turn:
+                    self._turn.release()
+            self._finished.put((client, request.name, response))
             with contextlib.suppress(OSError):  # the server has stopped
                 self._wakeup_sender.send(b"x")
 
@@ -210,13 +225,13 @@ class ControlServer:
         try:
             thread.start()
         except RuntimeError:  # any user can use up the host's threads
-            self._in_background.discard(request.name)
+            self._in_background[request.name] -= 1
             raise WatchdogError("no further thread can be started on this host", remedy="try again later") from None
 
     def _answer_finished(self) -> None:
         while not self._finished.empty():
             client, name, response = self._finished.get()
-            self._in_background.discard(name)
+            self._in_background[name] -= 1
             if client.peer in self._clients:
                 client.answer(response)
                 self._selector.register(client.peer, selectors.EVENT_WRITE, client)

@@ -40,10 +40,10 @@ class SilencedAlerts:
 def silence_handlers(silences: Silences, alerts: SilencedAlerts, clock: Clock) -> dict[str, RequestHandler | Handler]:
     """Return the handlers of requests on `silences`, by the request's name."""
     return {
-        "silence add": Handler(lambda given: _add(silences, alerts, clock, given), changes=True),
+        "silence add": Handler(lambda given: _add(silences, alerts, clock, given), changes=True, in_background=True),
         "silence list": lambda given: _list(silences, alerts, clock, given),
-        "silence expire": Handler(lambda given: _expire(silences, given), changes=True),
-        "ack": Handler(lambda given: _acknowledge(silences, alerts, clock, given), changes=True),
+        "silence expire": Handler(lambda given: _expire(silences, given), changes=True, in_background=True),
+        "ack": Handler(lambda given: _acknowledge(silences, alerts, clock, given), changes=True, in_background=True),
     }
 
 

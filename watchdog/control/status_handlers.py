@@ -99,7 +99,7 @@ class DaemonStatus:
     """The answer to `status`.
 
     `quality`: data lost since the start, by cause; connections in a sockmap as of the newest tick. `problems`: as in
-    the heartbeat.
+    the heartbeat; and a tick that hangs, and a state file that does not answer: its figures are then the former ones.
     """
 
     version: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -10,7 +11,7 @@ from typing import Any, Final, Self
 from watchdog.clock import SECOND_NS
 from watchdog.control.alert_handlers import ActiveAlert
 from watchdog.control.arguments import RequestArguments
-from watchdog.control.server import RequestHandler
+from watchdog.control.server import Handler
 from watchdog.errors import document_errors
 from watchdog.measure.catalogue import HOST_DIMENSIONS
 from watchdog.measure.snapshot import Snapshot
@@ -137,9 +138,9 @@ def traffic_handlers(
     list_alerts: Callable[[], Sequence[ActiveAlert]],
     host: Callable[[], str],
     interval_seconds: Callable[[], float],
-) -> dict[str, RequestHandler]:
+) -> dict[str, Handler]:
     """Return the handler of `traffic`; `newest`: returns the newest snapshot, None while there is none."""
-    reader, alerts = TrafficReader(), _AlertSummaries(list_alerts)
+    reader, alerts, reading = TrafficReader(), _AlertSummaries(list_alerts), threading.Lock()
 
     def show(given: Mapping[str, Any]) -> dict[str, Any] | None:
         arguments = RequestArguments(given)
@@ -155,9 +156,10 @@ def traffic_handlers(
         if snapshot is None or snapshot.at_ns == known_ns:
             return None
         query = TrafficQuery(view, sort, reverse, limit)
-        return reader.read(snapshot, query, where, host(), interval_seconds(), alerts.read()).to_json()
+        with reading:
+            return reader.read(snapshot, query, where, host(), interval_seconds(), alerts.read()).to_json()
 
-    return {"traffic": show}
+    return {"traffic": Handler(show, in_background=True)}
 
 
 class _AlertSummaries:

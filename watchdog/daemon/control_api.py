@@ -50,7 +50,7 @@ class ControlApi:
         self.alerts = ActiveAlerts(pipeline, clock, reader)
         """Pending and firing alerts."""
         self._rules = RuleStates(pipeline, clock)
-        self.status = StatusReport(pipeline, facts, configuration, reader, self.alerts.list_without_receivers)
+        self.status = StatusReport(pipeline, facts, configuration, reader)
 
     def take_configuration(self, configuration: Configuration) -> None:
         """Take the configuration of an accepted reload."""

@@ -20,8 +20,6 @@ from watchdog.control.status_handlers import DaemonStatus
 from watchdog.daemon.control_api import ControlApi
 from watchdog.daemon.host_name import HostName
 from watchdog.daemon.pipeline import Pipeline
-from watchdog.delivery.delivery import DeliveryCounters
-from watchdog.errors import StoreError
 from watchdog.kernel.collector import ProgramRuns
 from watchdog.kernel.quality import LOSS_CAUSES, PRESENT_LOSSES
 from watchdog.measure.snapshot import Snapshot
@@ -142,24 +140,17 @@ class MetricsEndpoint:
         return {name: (one.count, one.time_ns / SECOND_NS) for name, one in runs.items()}
 
     def _receivers(self, status: DaemonStatus) -> tuple[ReceiverMetrics, ...]:
-        with self._pipeline.view() as view:
-            delivery = view.delivery
-        try:
-            counters = delivery.counters()
-        except StoreError:  # the counts in memory are there without a state file too
-            counters = DeliveryCounters(delivery.delivered(), {}, {}, {})
+        delivered, failed_attempts = self._pipeline.delivery.delivered(), self._pipeline.delivery.failed_attempts()
         return tuple(
             ReceiverMetrics(
                 name=one.name,
                 state=one.state,
                 pending=one.pending,
                 oldest_seconds=one.oldest_seconds,
-                delivered=counters.delivered.get(one.name, 0),
+                delivered=delivered.get(one.name, 0),
                 failed={cause.value: one.lost.get(cause.value, 0) for cause in LossCause},
                 failed_attempts={
-                    str(reason): count
-                    for (receiver, reason), count in counters.failed_attempts.items()
-                    if receiver == one.name
+                    str(reason): count for (receiver, reason), count in failed_attempts.items() if receiver == one.name
                 },
             )
             for one in status.receivers

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 
 from watchdog import sanitize
@@ -126,40 +127,60 @@ class Pipeline:
         self._engine = Engine(self._exceptions.rules_in_force, clock)
         self._restore_baselines()
         self._apply_rules()
-        self._lifecycle = Lifecycle(host.current)
+        self._create_alert_stages(configuration)
+        self._create_routing_stages(configuration)
+        self._restore(set(configuration.receivers))
+        self._unwritten: list[Notification] = []
+        self._reconciliation = Reconciliation(store.database, configuration.settings.routing.group_interval_ns)
+        self.unknown_rules: tuple[str, ...] = ()  # in the newest tick, as of the engine
+        self._losses: Mapping[str, int] = {}  # since the start, by cause
+        # Since the newest tick that evaluated its sample:
+        self._failed_ticks = self._refused_reloads = self._unread_commands = 0
+        self._lost_samples = LostSamples()
+        self._snapshot: Snapshot | None = None  # of the tick that runs
+        self._is_unjudged = False  # whether that tick has read a sample and not judged it
+        self._create_delivery(configuration)
+
+    def _create_alert_stages(self, configuration: Configuration) -> None:
+        clock = self._clock
+        self._lifecycle = Lifecycle(self._host.current)
         self._evidence = EvidenceCollector(
             self._engine, self._meter.process_start_ns, read_process, clock, self._find_program
         )
         self._evidence.with_command = configuration.settings.evidence.command_line
-        outbox = Outbox(store.database, clock)
+        outbox = Outbox(self._store.database, clock)
         self._late_evidence = LateEvidence(ProcessReader(), outbox, self._wake_workers, clock, self._log)
         self._reload_alert = ReloadAlert(configuration.receivers)
+
+    def _create_routing_stages(self, configuration: Configuration) -> None:
+        host = self._host.current
         self._suppressor = Suppressor()
         self._configure_suppression(configuration)
-        self.firing: Mapping[str, Alert] = {}
         self.suppressed: Mapping[str, tuple[Suppression, ...]] = {}
         self.withheld: Mapping[SuppressionKind, int] = {}  # notifications since the start
         self._outage_handler = OutageHandler(
-            store.database,
+            self._store.database,
             configuration.settings,
             configuration.receivers,
-            host.current,
+            host,
             self._log,
             self._suppressor,
             _END_REASONS,
         )
-        share, is_escalated_to = hash_to_share(host.current, machine_id()), self._outage_handler.was_notified
+        share, is_escalated_to = hash_to_share(host, machine_id()), self._outage_handler.was_notified
         self._grouping = Grouping(
             configuration.settings.routing,
-            host.current,
+            host,
             configuration.routes,
             share,
             is_escalated_to,
             self._suppressor,
             _END_REASONS,
         )
-        saved = store.load()
-        now = Now.read(clock)
+
+    def _restore(self, receivers: AbstractSet[str]) -> None:
+        """Restore alerts, groups and memories of rules from the state file."""
+        saved, now = self._store.load(), Now.read(self._clock)
         unreadable = self._lifecycle.restore(
             saved.alerts, self._exceptions.rules_in_force, now.boottime_ns, saved.boottime_shift_ns, saved.downtime_ns
         )
@@ -170,32 +191,23 @@ class Pipeline:
             for receiver, alert in saved.notified
             if not self._outage_handler.owes_resolved(receiver, alert)
         ]
-        unreadable += self._grouping.restore(
-            saved.groups, firing, set(configuration.receivers), now, saved.boottime_shift_ns, notified
-        )
+        unreadable += self._grouping.restore(saved.groups, firing, receivers, now, saved.boottime_shift_ns, notified)
         if unreadable:
             self._log.error(
                 "unreadable entries skipped, their alerts will be sent again as new: file=%s entries=%d",
                 STATE_FILE_NAME,
                 unreadable,
             )
+        self.firing: Mapping[str, Alert] = firing
         self.restored_alert_count = len(firing)
         if anew := self._engine.memories.restore(saved.rule_memories, saved.boottime_shift_ns):
             self._log.warning("definition changed, learning anew: rules=%s", ",".join(anew))
-        self._unwritten: list[Notification] = []
-        self._reconciliation = Reconciliation(store.database, configuration.settings.routing.group_interval_ns)
-        self._losses: Mapping[str, int] = {}  # since the start, by cause
-        # Since the newest tick that evaluated its sample:
-        self._failed_ticks = self._refused_reloads = self._unread_commands = 0
-        self._lost_samples = LostSamples()
-        self._snapshot: Snapshot | None = None  # of the tick that runs
-        self._is_unjudged = False  # whether that tick has read a sample and not judged it
-        self._create_delivery(configuration)
 
     def start(self) -> int:
         """Read the first snapshot, start delivery of pending notifications; return the number of open connections."""
         snapshot = self._meter.advance(self._collector.read(), self._clock.wall())
         self._engine.evaluate(snapshot, self._lifecycle.active_keys(), self._lifecycle.firing_keys())
+        self.unknown_rules = self._engine.unknown_rules
         self._start_or_wake_delivery()
         return int(snapshot.metrics["open"].sum())
 
@@ -284,6 +296,7 @@ class Pipeline:
             verdicts = self._engine.evaluate(snapshot, self._lifecycle.active_keys(), self._lifecycle.firing_keys())
             if self.observe_verdicts is not None:
                 self.observe_verdicts(verdicts)
+        self.unknown_rules = self._engine.unknown_rules
         self._is_unjudged = False
         self._losses = total_losses(self._losses, snapshot.quality)
         self._failed_ticks = self._refused_reloads = 0
@@ -436,7 +449,7 @@ class Pipeline:
 
     def delivery_problems(self) -> list[str]:
         """Return the lines of `problems` without that for a refused reload."""
-        down = self._outage_handler.down_receivers(self._delivery.outages(), self._clock.boottime_ns())
+        down = self.down_receivers()
         return [
             *(outage.describe(name) for name, outage in down.items()),
             *(
@@ -445,6 +458,29 @@ class Pipeline:
                 if name not in down
             ),
         ]
+
+    @property
+    def delivery(self) -> Delivery:
+        """Return the delivery in force; of its methods, those that never block may be called from any thread."""
+        return self._delivery
+
+    @property
+    def losses(self) -> Mapping[str, int]:
+        """Return the data lost since the start, by cause, as of the newest tick."""
+        return self._losses
+
+    @property
+    def pending_count(self) -> int:
+        """Return the number of pending alerts. Reads memory only, never blocks; may be called from any thread."""
+        return self._lifecycle.pending_count
+
+    def down_receivers(self) -> Mapping[str, Outage]:
+        """Return the outages of the receivers that are down, by name. Never blocks; any thread may ask."""
+        return self._outage_handler.down_receivers(self._delivery.outages(), self._clock.boottime_ns())
+
+    def hanging_stage(self) -> tuple[Stage, int] | None:
+        """Return the stage in which the present tick hangs, and its ns so far. Never blocks; any thread may ask."""
+        return self._stages.hanging()
 
     @contextlib.contextmanager
     def view(self) -> Iterator[PipelineView]:

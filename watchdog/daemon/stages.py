@@ -10,6 +10,7 @@ from typing import Final
 
 from watchdog.clock import SECOND_NS, Clock
 
+HANGING_NS: Final = 10 * SECOND_NS
 _PROGRESS_NS = 5 * SECOND_NS  # of a tick, after which the end of each stage is a sign of life
 _LOG_INTERVAL_NS = 60 * SECOND_NS  # between two log lines about one stage
 
@@ -53,6 +54,7 @@ class Stages:
         self._logged_ns: dict[Stage, int] = {}
         self._report_progress: Callable[[], object] = lambda: None
         self._began_ns = clock.boottime_ns()
+        self._running: tuple[Stage, int] | None = None  # and its begin
 
     def begin_tick(self, report_progress: Callable[[], object]) -> None:
         """Begin a tick; `report_progress` is called after stages of a long one. A stage that hangs reports nothing."""
@@ -64,11 +66,23 @@ class Stages:
         count, self._slow_count = self._slow_count, 0
         return count
 
+    def hanging(self) -> tuple[Stage, int] | None:
+        """Return the stage that has run for `HANGING_NS`, and its ns so far. Any thread may ask; never blocks."""
+        running = self._running
+        if running is None:
+            return None
+        took_ns = self._clock.boottime_ns() - running[1]
+        return (running[0], took_ns) if took_ns >= HANGING_NS else None
+
     @contextmanager
     def run(self, stage: Stage) -> Iterator[None]:
         """Time the block, one stage; a stage that fails is not counted, and no progress."""
         began_ns = self._clock.boottime_ns()
-        yield
+        self._running = stage, began_ns
+        try:
+            yield
+        finally:
+            self._running = None
         now_ns = self._clock.boottime_ns()
         if now_ns - began_ns > LIMITS_NS[stage]:
             self._slow_count += 1

@@ -1,16 +1,16 @@
-"""The status of the running daemon: one screen for people, one document for configuration management."""
+"""The status of the running daemon: one screen for people, one document for configuration management.
+
+It comes while a tick or the disk hangs, too: it is made from memory, and waits for the state file in a limited time.
+"""
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from watchdog import __version__
-from watchdog.alerts.alert import AlertState
 from watchdog.clock import SECOND_NS, Clock
-from watchdog.control.alert_handlers import ActiveAlert
 from watchdog.control.status_handlers import (
     AlertCounts,
     DaemonStatus,
@@ -21,18 +21,15 @@ from watchdog.control.status_handlers import (
     TickStatus,
 )
 from watchdog.daemon.configuration import Configuration
+from watchdog.daemon.delivery_record import DeliveryRecord, DeliveryRecordReader
 from watchdog.daemon.heartbeat import Heartbeat
 from watchdog.daemon.host_name import HostName
 from watchdog.daemon.pipeline import Pipeline
-from watchdog.errors import StoreError
 from watchdog.kernel import privileges
 from watchdog.receivers.base import Receiver
 from watchdog.rules.language.rule import Severity
 from watchdog.rules.language.ruleset_hash import ruleset_hash
 from watchdog.scheduling.tick_loop import TickLoop
-from watchdog.state import audit
-from watchdog.state.audit import AttemptRecord
-from watchdog.state.losses import LossCause
 from watchdog.state.outbox import QueueStatus
 from watchdog.storage.reader import StateReader
 
@@ -56,13 +53,11 @@ class StatusReport:
         facts: DaemonFacts,
         configuration: Configuration,
         reader: StateReader,
-        list_alerts: Callable[[], list[ActiveAlert]],
     ) -> None:
         """Read all of these at each request; the uptime counts from now."""
         self._pipeline = pipeline
         self._facts = facts
-        self._reader = reader
-        self._list_alerts = list_alerts
+        self._delivery_record = DeliveryRecordReader(reader, facts.clock)
         self._started_ns = facts.clock.boottime_ns()
         self.reload = ReloadStatus("none")
         """The newest reload; replaced as a whole."""
@@ -74,11 +69,7 @@ class StatusReport:
 
     def read(self) -> DaemonStatus:
         """Return the status now."""
-        with self._pipeline.view() as view:
-            unknown, quality = view.engine.unknown_rules, dict(view.losses)
-        alerts = self._list_alerts()
-        firing = [alert for alert in alerts if alert.state == AlertState.FIRING]
-        critical = sum(alert.severity == Severity.CRITICAL.label for alert in firing)
+        record, problem = self._delivery_record.read()
         configuration = self._configuration
         return DaemonStatus(
             version=__version__,
@@ -92,16 +83,28 @@ class StatusReport:
                 self._rules_sha256,
                 configuration.rules_origin,
                 configuration.shipped_rules,
-                unknown,
+                self._pipeline.unknown_rules,
             ),
             reload=self.reload,
             ticks=self._ticks(),
-            quality=quality,
-            alerts=AlertCounts(len(alerts) - len(firing), critical, len(firing) - critical),
+            quality=dict(self._pipeline.losses),
+            alerts=self._alerts(),
             suppression=self._suppression(),
-            receivers=self._receivers(configuration.receivers),
-            problems=tuple(self._pipeline.problems()),
+            receivers=self._receivers(configuration.receivers, record),
+            problems=(*self._pipeline.problems(), *self._tick_problems(), *([problem] if problem else [])),
         )
+
+    def _alerts(self) -> AlertCounts:
+        firing = self._pipeline.firing.values()
+        critical = sum(alert.severity is Severity.CRITICAL for alert in firing)
+        return AlertCounts(self._pipeline.pending_count, critical, len(firing) - critical)
+
+    def _tick_problems(self) -> list[str]:
+        hanging = self._pipeline.hanging_stage()
+        if hanging is None:
+            return []
+        stage, took_ns = hanging
+        return [f"tick hangs: stage={stage} for={took_ns // SECOND_NS}s"]
 
     def _suppression(self) -> SuppressionStatus:
         silences = self._pipeline.silences.current
@@ -123,20 +126,12 @@ class StatusReport:
             None if age is None else round(age, 3),
         )
 
-    def _receivers(self, receivers: Mapping[str, Receiver]) -> tuple[ReceiverStatus, ...]:
-        with self._pipeline.view() as view:
-            delivery, handler = view.delivery, view.outage_handler
-        queues: Mapping[str, QueueStatus] = {}
-        losses: Mapping[tuple[str, LossCause], int] = {}
-        answers: Mapping[str, AttemptRecord] = {}
-        with contextlib.suppress(StoreError):  # the status must come without a state file too
-            counters = delivery.counters()
-            queues, losses, answers = counters.queues, counters.losses, audit.newest_attempts(self._reader)
-        outages = delivery.outages()
-        down = handler.down_receivers(outages, self._facts.clock.boottime_ns())
+    def _receivers(self, receivers: Mapping[str, Receiver], record: DeliveryRecord) -> tuple[ReceiverStatus, ...]:
+        outages, down = self._pipeline.delivery.outages(), self._pipeline.down_receivers()
         found = []
         for name, receiver in receivers.items():
-            outage, queue, answer = outages.get(name), queues.get(name, QueueStatus()), answers.get(name)
+            outage, answer = outages.get(name), record.answers.get(name)
+            queue = record.queues.get(name, QueueStatus())
             found.append(
                 ReceiverStatus(
                     name=name,
@@ -148,7 +143,9 @@ class StatusReport:
                     oldest_seconds=round(queue.oldest_seconds, 1),
                     answer=None if answer is None else answer.result,
                     answered_at=None if answer is None else answer.ended_at,
-                    lost={cause.value: count for (owner, cause), count in losses.items() if owner == name and count},
+                    lost={
+                        cause.value: lost for (owner, cause), lost in record.losses.items() if owner == name and lost
+                    },
                 )
             )
         return tuple(found)

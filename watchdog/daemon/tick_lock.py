@@ -7,7 +7,11 @@ import threading
 import time
 from collections.abc import Iterator
 
+from watchdog.errors import WatchdogError
+
 _PAUSE_SECONDS = 0.000_5
+_CHECK_SECONDS = 0.25
+_MAX_HELD_SECONDS = 10.0  # by a tick or a change, after which readers do not wait
 
 
 class TickLock:
@@ -20,23 +24,28 @@ class TickLock:
         """Start free."""
         self._lock = threading.Lock()
         self._tick_waits = False
+        self._held_since: float | None = None  # by a tick or a change, in seconds of CLOCK_MONOTONIC
 
     @contextlib.contextmanager
     def held_by_tick(self) -> Iterator[None]:
         """Hold the lock for a tick; from the call on, no reader gets it."""
         self._tick_waits = True
-        with self._lock:
+        with self._lock, self._timed():
             self._tick_waits = False
             yield
 
     @contextlib.contextmanager
     def held_by_reader(self) -> Iterator[None]:
-        """Hold the lock to copy a part of the state, for some milliseconds at most."""
-        self._lock.acquire()
+        """Hold the lock to copy a part of the state, for some milliseconds at most.
+
+        Raises:
+            WatchdogError: a tick, or a change, has held it for 10 s: the disk hangs, for example.
+        """
+        self._acquire()
         while self._tick_waits:
             self._lock.release()
             time.sleep(_PAUSE_SECONDS)
-            self._lock.acquire()
+            self._acquire()
         try:
             yield
         finally:
@@ -45,9 +54,25 @@ class TickLock:
     @contextlib.contextmanager
     def held(self, timeout_seconds: float = -1) -> Iterator[bool]:
         """Hold the lock for a change; yield whether it was free within `timeout_seconds` (-1: wait without limit)."""
-        is_held = self._lock.acquire(timeout=timeout_seconds)
+        if not self._lock.acquire(timeout=timeout_seconds):
+            yield False
+            return
         try:
-            yield is_held
+            with self._timed():
+                yield True
         finally:
-            if is_held:
-                self._lock.release()
+            self._lock.release()
+
+    def _acquire(self) -> None:
+        while not self._lock.acquire(timeout=_CHECK_SECONDS):
+            since = self._held_since
+            if since is not None and time.monotonic() - since > _MAX_HELD_SECONDS:
+                raise WatchdogError("the daemon is busy: a tick or a reload hangs", remedy="see bpf-watchdog status")
+
+    @contextlib.contextmanager
+    def _timed(self) -> Iterator[None]:
+        self._held_since = time.monotonic()
+        try:
+            yield
+        finally:
+            self._held_since = None

@@ -152,6 +152,15 @@ class Delivery:
         """Return the number of notifications delivered since the start, by receiver. Never blocks."""
         return {thread.worker.name: thread.worker.delivered for thread in self._threads}
 
+    def failed_attempts(self) -> dict[tuple[str, str], int]:
+        """Return the number of failed attempts since the start, by (receiver, reason). Never blocks."""
+        workers = [thread.worker for thread in self._threads]
+        return {
+            (worker.name, reason): count
+            for worker in workers
+            for reason, count in worker.failed_attempts.copy().items()
+        }
+
     def pending(self) -> int:
         """Return the number of notifications that are not delivered yet.
 
@@ -166,14 +175,9 @@ class Delivery:
         Raises:
             StoreError: the outbox can't be read.
         """
-        workers = [thread.worker for thread in self._threads]
         return DeliveryCounters(
             delivered=self.delivered(),
-            failed_attempts={
-                (worker.name, reason): count
-                for worker in workers
-                for reason, count in worker.failed_attempts.copy().items()
-            },
+            failed_attempts=self.failed_attempts(),
             losses=self._outbox.losses(),
             queues=self._outbox.queues(),
         )

@@ -155,19 +155,14 @@ def read_notification(database: ReadableDatabase, notification_id: str) -> Notif
     )
 
 
-def newest_attempts(database: ReadableDatabase) -> dict[str, AttemptRecord]:
-    """Return the newest recorded attempt of each receiver, by its name.
-
-    Raises:
-        StoreError: the file cannot be read.
-    """
-    with database.transaction() as connection:
-        rows = connection.execute(
-            "SELECT notifications.receiver, attempts.number, attempts.ended, attempts.result, max(attempts.sequence) "
-            "FROM attempts JOIN notifications ON notifications.id = attempts.notification_id "
-            "WHERE attempts.result != ? GROUP BY notifications.receiver",
-            (RETRIED_RESULT,),
-        ).fetchall()
+def newest_attempts(connection: Connection) -> dict[str, AttemptRecord]:
+    """Return the newest recorded attempt of each receiver, by its name."""
+    rows = connection.execute(
+        "SELECT notifications.receiver, attempts.number, attempts.ended, attempts.result, max(attempts.sequence) "
+        "FROM attempts JOIN notifications ON notifications.id = attempts.notification_id "
+        "WHERE attempts.result != ? GROUP BY notifications.receiver",
+        (RETRIED_RESULT,),
+    )
     return {receiver: AttemptRecord(number, ended, result) for receiver, number, ended, result, _ in rows}
 
 

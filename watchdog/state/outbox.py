@@ -269,15 +269,7 @@ class Outbox:
         """Return the queue of each receiver that has pending or failed notifications."""
         now_ns = self._clock.boottime_ns()
         with self._database.transaction() as connection:
-            rows = connection.execute(
-                "SELECT receiver, sum(state = 'pending'), sum(state = 'failed'), "
-                "min(created_ns) FILTER (WHERE state = 'pending') "
-                "FROM notifications WHERE state IN ('pending', 'failed') GROUP BY receiver"
-            ).fetchall()
-        return {
-            receiver: QueueStatus(pending, failed, 0.0 if oldest_ns is None else max(0, now_ns - oldest_ns) / SECOND_NS)
-            for receiver, pending, failed, oldest_ns in rows
-        }
+            return read_queues(connection, now_ns)
 
     def losses(self) -> Mapping[tuple[str, LossCause], int]:
         """Return the number of notifications lost since the state file was created, by (receiver, cause)."""
@@ -305,6 +297,19 @@ class Outbox:
             (sequence,),
         ).fetchone()
         return DeliveryAttempt(Notification.from_json_text(body), number, open_attempts - 1)
+
+
+def read_queues(connection: Connection, now_ns: int) -> Mapping[str, QueueStatus]:
+    """Return the queue, at `now_ns` of CLOCK_BOOTTIME, of each receiver with pending or failed notifications."""
+    rows = connection.execute(
+        "SELECT receiver, sum(state = 'pending'), sum(state = 'failed'), "
+        "min(created_ns) FILTER (WHERE state = 'pending') "
+        "FROM notifications WHERE state IN ('pending', 'failed') GROUP BY receiver"
+    )
+    return {
+        receiver: QueueStatus(pending, failed, 0.0 if oldest_ns is None else max(0, now_ns - oldest_ns) / SECOND_NS)
+        for receiver, pending, failed, oldest_ns in rows
+    }
 
 
 def merge_notifications(notifications: Iterable[Notification]) -> Notification:

@@ -55,8 +55,10 @@ HANDLERS = {
     "refuse": refuse,
     "fail": fail,
     "change": Handler(lambda given: given, changes=True),
-    "slow": Handler(wait_for_gate, in_background=True),
+    "slow": Handler(wait_for_gate, in_background=True, is_single=True),
     "slow failure": Handler(fail, in_background=True),
+    "stuck": Handler(wait_for_gate, in_background=True),
+    "quick": Handler(lambda given: given, in_background=True),
 }
 
 
@@ -138,6 +140,25 @@ def test_a_change_is_logged_with_the_account_of_its_client(running, path, caplog
     assert send_request(path, "change", a=1) == {"a": 1}
     assert send_request(path, "echo") == {}
     assert [record.message for record in caplog.records] == ["control request: request=change uid=0"]
+
+
+def test_a_request_that_hangs_delays_others_for_a_limited_time(running, path, connect, monkeypatch):
+    monkeypatch.setattr(server_module, "TURN_TIMEOUT_SECONDS", 0.2)
+    GATE.clear()
+    hanging = [connect() for _ in range(3)]
+    for number, peer in enumerate(hanging):
+        peer.sendall(b'{"request": "stuck", "arguments": {"a": %d}}\n' % number)
+    try:
+        assert send_request(path, "quick", b=2) == {"b": 2}
+        monkeypatch.setattr(server_module, "MAX_IN_BACKGROUND", 3)
+        with pytest.raises(WatchdogError, match="too many requests wait"):
+            send_request(path, "quick", b=2)
+        assert send_request(path, "echo", b=3) == {"b": 3}
+    finally:
+        GATE.set()
+    for number, peer in enumerate(hanging):
+        assert exchange(peer)["result"] == {"a": number}
+    assert send_request(path, "quick", b=2) == {"b": 2}
 
 
 def test_a_handler_in_the_background_delays_no_other_client(running, path, connect):

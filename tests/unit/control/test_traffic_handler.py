@@ -43,7 +43,7 @@ def ticks(clock):
 def ask(ticks):
     alerts = [*make_alerts(7), *make_alerts(2, severity="warning"), *make_alerts(3, "pending", "warning")]
     handlers = traffic_handlers(ticks.newest.read, lambda: alerts, lambda: "web-1", lambda: 1.0)
-    return lambda **arguments: handlers["traffic"](arguments)
+    return lambda **arguments: handlers["traffic"].handle(arguments)
 
 
 def test_ticks_are_kept_from_the_first_request_until_15_s_after_the_last(ticks, ask):

@@ -5,7 +5,11 @@ from __future__ import annotations
 import contextlib
 import threading
 
+import pytest
+
+from watchdog.daemon import tick_lock
 from watchdog.daemon.tick_lock import TickLock
+from watchdog.errors import WatchdogError
 
 PATIENCE = 60.0
 
@@ -66,3 +70,13 @@ def test_a_change_waits_for_a_limited_time_and_an_error_frees_the_lock():
         raise ZeroDivisionError
     with lock.held(0.01) as is_held:
         assert is_held
+
+
+def test_a_reader_gives_up_where_a_tick_hangs_and_gets_the_lock_after_it(monkeypatch):
+    monkeypatch.setattr(tick_lock, "_MAX_HELD_SECONDS", 0.1)
+    lock = TickLock()
+    for hold in (lock.held_by_tick, lock.held):
+        with hold(), pytest.raises(WatchdogError, match="hangs"), lock.held_by_reader():
+            pass
+        with lock.held_by_reader():
+            pass
