@@ -353,7 +353,7 @@ def test_a_rotated_secret_is_written_and_never_shown(running):
 
 
 class Hook(http.server.BaseHTTPRequestHandler):
-    """Takes what is posted to the path `/right`, and counts the tests among it."""
+    """Takes posts to the path `/right`, and counts the tests among them."""
 
     taken = 0
 
