@@ -100,7 +100,7 @@ class Heartbeat:
         if succeeded:
             self._good_ns = now_ns
         self._ended_ns = now_ns
-        if first:
+        if first or self._suppressed:
             self._wake_up.set()
 
     def last_good_tick_age_seconds(self) -> float | None:
@@ -127,8 +127,9 @@ class Heartbeat:
     def send_if_due(self) -> float | None:
         """Send a heartbeat unless ticks are late.
 
-        Return the seconds until the next one, None to wait for a target or the first tick. The first one, and the
-        first one after failures, is followed by a random part of the interval.
+        Return the seconds until the next one, None to wait for a target or a tick: one that was due while ticks were
+        late is sent at the end of the next tick. The first one, and the first one after failures, is followed by a
+        random part of the interval.
         """
         target = self._target
         if target is None or self._ended_ns is None:
@@ -140,7 +141,9 @@ class Heartbeat:
             return self._failed(f"{error.reason}: {error}", interval_seconds)
         except Exception as error:  # noqa: BLE001 - the edge of this thread: only type and location are safe to log
             return self._failed(f"{type(error).__name__} in {error_location(error)}", interval_seconds)
-        if sent and self._failures:
+        if not sent:
+            return None
+        if self._failures:
             self._log.warning("heartbeat works again: failures=%d", self._failures)
             self._failures = 0
             self._has_phase = False

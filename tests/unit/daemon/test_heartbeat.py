@@ -94,13 +94,28 @@ def test_a_sampler_that_hangs_suppresses_it_and_is_logged_once(setup, clock, cap
     clock.advance(10)
     setup.heartbeat.send_if_due()
     clock.advance(1)
-    assert [setup.heartbeat.send_if_due() for _ in range(3)] == [INTERVAL] * 3
+    assert [setup.heartbeat.send_if_due() for _ in range(3)] == [None] * 3
     assert setup.monitor.health() == [True]
     assert [record.message for record in caplog.records] == ["heartbeat suppressed: no tick completed within 10s"]
     setup.tick()
     setup.heartbeat.send_if_due()
     assert setup.monitor.health() == [True, True]
     assert [record.message for record in caplog.records][1:] == ["heartbeat resumed: ticks complete again"]
+
+
+def test_one_that_was_due_while_a_tick_was_late_is_sent_at_the_end_of_this_tick(setup, clock):
+    setup.tick()
+    setup.heartbeat.send_if_due()
+    clock.advance(INTERVAL)
+    setup.heartbeat._wake_up.clear()
+    assert setup.heartbeat.send_if_due() is None
+    setup.tick()
+    assert setup.heartbeat._wake_up.is_set()
+    assert setup.heartbeat.send_if_due() == INTERVAL
+    assert setup.monitor.health() == [True, True]
+    setup.heartbeat._wake_up.clear()
+    setup.tick()
+    assert not setup.heartbeat._wake_up.is_set()
 
 
 def test_with_a_long_interval_it_is_suppressed_after_three_intervals(setup, clock):
