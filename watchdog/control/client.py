@@ -74,7 +74,10 @@ def _connect(peer: socket.socket, address: str, deadline: float) -> None:
 def _read(peer: socket.socket, deadline: float) -> bytes:
     response = bytearray()
     while len(response) <= protocol.MAX_RESPONSE_BYTES and not response.endswith(b"\n"):
-        peer.settimeout(max(0.001, deadline - time.monotonic()))
+        left_seconds = deadline - time.monotonic()
+        if left_seconds <= 0:  # a server that sends a byte now and then is no reason to go on
+            raise TimeoutError
+        peer.settimeout(left_seconds)
         chunk = peer.recv(_CHUNK_BYTES)
         if not chunk:
             break

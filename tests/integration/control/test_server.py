@@ -21,8 +21,8 @@ import pytest
 from leftovers import descriptors_left
 
 from watchdog.config.permissions import ACCOUNT
+from watchdog.control import client, socket_path
 from watchdog.control import server as server_module
-from watchdog.control import socket_path
 from watchdog.control.client import send_request
 from watchdog.control.listener import Listener
 from watchdog.control.server import MAX_CLIENTS, ControlServer, Handler
@@ -481,3 +481,12 @@ def test_a_link_in_the_usual_folders_place_gives_nothing_away(open_folder, monke
     with pytest.raises(ControlError, match=f"cannot create {usual}"):
         socket_path.prepare_socket_folder(usual / "control.sock", pwd.getpwnam(ACCOUNT))
     assert victim.stat().st_uid == 0
+
+
+def test_a_server_that_sends_a_byte_now_and_then_stretches_no_deadline():
+    server, peer = socket.socketpair()
+    with server, peer:
+        server.sendall(b"x")
+        server.shutdown(socket.SHUT_WR)
+        with pytest.raises(TimeoutError):
+            client._read(peer, time.monotonic() - 1)
