@@ -23,6 +23,7 @@ RETRIED_RESULT = "queued again by `notifications retry`"
 
 _MAX_ROWS_AT_ONCE = 500  # of `read_undelivered`, within one tick …
 _MAX_CHARACTERS = 2_000_000  # … and so many characters of bodies, beyond the first
+_MAX_SECONDS = 2**53  # of a time that a double holds
 _MAX_NEWEST = 200  # of `read_newest_pending`
 
 _SYSTEM_CLOCK = SystemClock()
@@ -292,15 +293,19 @@ def _record(row: Sequence[Any], document: dict[str, Any]) -> NotificationRecord:
         state=state,
         alerts=len(_alerts(document)),
         attempts=attempts,
-        created_at=float(document.get("created", 0.0)),
+        created_at=_number(document.get("created")),
         ended_at=ended,
         error=last_error if merged_into is None else f"merged into {merged_into}",
     )
 
 
 def _alerts(document: dict[str, Any]) -> list[dict[str, Any]]:
-    alerts = document.get("alerts", [])
-    return alerts if isinstance(alerts, list) else []
+    alerts = document.get("alerts")
+    return [alert for alert in alerts if isinstance(alert, dict)] if isinstance(alerts, list) else []
+
+
+def _number(value: object) -> float:
+    return float(value) if isinstance(value, int | float) and abs(value) < _MAX_SECONDS else 0.0
 
 
 def _alert(alert: dict[str, Any]) -> AlertRecord:
@@ -311,6 +316,6 @@ def _loads(body: str) -> dict[str, Any]:
     # A damaged body, or one of an unknown version, is shown as far as the columns allow.
     try:
         document = json.loads(body)
-    except ValueError:
+    except (RecursionError, ValueError):
         return {}
     return document if isinstance(document, dict) else {}

@@ -148,9 +148,10 @@ def _pending_resolved(connection: Connection, receiver: str) -> set[str]:
 def _alerts(body: str) -> Iterator[dict[str, Any]]:
     try:
         alerts = json.loads(body)["alerts"]
-    except (LookupError, TypeError, ValueError):
+    except (LookupError, RecursionError, TypeError, ValueError):
         return  # damaged: it is discarded when its turn comes
-    yield from (alert for alert in alerts if isinstance(alert, dict))
+    if isinstance(alerts, list):
+        yield from (alert for alert in alerts if isinstance(alert, dict))
 
 
 def _dumps(alert: Alert) -> str:

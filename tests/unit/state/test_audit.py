@@ -5,7 +5,7 @@ from dataclasses import asdict
 
 import pytest
 
-from watchdog.state import audit
+from watchdog.state import audit, notified
 from watchdog.state.audit import AlertRecord, AttemptRecord, NotificationRecord
 from watchdog.state.losses import LossCause
 from watchdog.state.outbox import FIRING_EXPIRY_NS, AttemptOutcome
@@ -145,3 +145,30 @@ def test_a_dropped_or_damaged_notification_is_not_retried(store, put, clock):
         with store.database.transaction() as connection:
             connection.execute("UPDATE notifications SET state = 'failed', loss_cause = ? WHERE id = ?", (cause, id_))
         assert not audit.retry_failed(store.database, id_, clock)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "[]",
+        '{"alerts": 7}',
+        '{"alerts": [7, null, "x", {}]}',
+        '{"alerts": {"a": 1}, "created": "yesterday"}',
+        '{"alerts": null, "created": null, "reason": []}',
+        '{"alerts": [], "created": 1e999}',
+        '{"created": 1' + "0" * 400 + "}",
+        "[" * 100_000,
+    ],
+)
+def test_a_body_of_another_shape_is_shown_as_far_as_its_columns_allow(store, put, body):
+    put("n1")
+    with store.database.transaction() as connection:
+        connection.execute("UPDATE notifications SET body = ?", (body,))
+    [record] = audit.list_notifications(store.database)
+    detail = audit.read_notification(store.database, "n1")
+    assert (record.notification_id, record.created_at, detail.notification) == ("n1", 0.0, record)
+    with store.database.transaction() as connection:
+        connection.execute("INSERT INTO notified (receiver, rule, fingerprint, alert) VALUES ('oncall', 'r', 'f', '7')")
+        assert notified.unresolved_alerts(connection) == []
+        assert notified.read_knowledge(connection, ["oncall"]).unresolved == []
+        assert notified.newest_deliveries(connection) == {}
