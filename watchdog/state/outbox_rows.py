@@ -154,13 +154,14 @@ def remove_overtaken(connection: Connection, receiver: str, wall: float) -> None
 def remove_overtaken_alerts(connection: Connection, receiver: str, sequence: int, wall: float) -> bool:
     """Remove from the released notification at `sequence` each alert of which a later one has a newer state.
 
+    One that failed for good does not count: its receiver never gets that state.
     Return whether alerts are left; without any, the notification is marked as merged into the newest of those.
     """
     newer = dict(
         connection.execute(
             "SELECT json_extract(alert.value, '$.fingerprint'), notifications.id FROM notifications,"
             " json_each(CASE WHEN json_valid(body) THEN body ELSE '{}' END, '$.alerts') AS alert"
-            " WHERE receiver = ? AND sequence > ? AND state != 'merged' ORDER BY sequence",
+            " WHERE receiver = ? AND sequence > ? AND state NOT IN ('merged', 'failed') ORDER BY sequence",
             (receiver, sequence),
         )
     )

@@ -1,5 +1,7 @@
 from dataclasses import replace
 
+import pytest
+
 import factories
 from watchdog.alerts.alert import AlertState
 from watchdog.state.outbox import FIRING_EXPIRY_NS, AttemptOutcome, QueueStatus, merge_notifications
@@ -272,3 +274,14 @@ def test_no_notification_is_merged_past_one_of_its_group_that_must_wait(store, o
         ("n2", {"spike": "firing"}),
         ("n3", {"drip": "resolved", "spike": "firing"}),
     ]
+
+
+@pytest.mark.parametrize(("state", "left"), [("failed", ["a", "b"]), ("delivered", ["b"])])
+def test_a_later_state_counts_unless_its_notification_failed_for_good(outbox, store, clock, state, left):
+    put(store, make_notification("n1", make_alert("a"), make_alert("b")))
+    attempt = outbox.begin_attempt("oncall")
+    outbox.finish_attempt(AttemptOutcome(attempt, "pending", "timeout", clock.boottime_ns() + SECOND_NS, is_open=True))
+    put(store, make_notification("n2", make_alert("a", resolved=9.0)))
+    outbox.finish_attempt(AttemptOutcome(outbox.begin_attempt("oncall"), state, "HTTP 400"))
+    clock.advance(1)
+    assert [alert.summary for alert in outbox.begin_attempt("oncall").notification.alerts] == left
