@@ -106,8 +106,8 @@ def alert_handlers(
     return {"alerts list": Handler(show_list, in_background=True), "alerts show": Handler(show, in_background=True)}
 
 
-def find_fingerprint(prefix: str | None, fingerprints: Iterable[str]) -> str:
-    """Return the only one of `fingerprints` that begins with `prefix`.
+def find_fingerprint(prefix: str | None, fingerprints: Iterable[str], states: str = "pending or firing") -> str:
+    """Return the only one of `fingerprints`, those of the alerts in `states`, that begins with `prefix`.
 
     Raises:
         UsageError: the prefix is missing, or several begin with it.
@@ -117,7 +117,7 @@ def find_fingerprint(prefix: str | None, fingerprints: Iterable[str]) -> str:
         raise UsageError("fingerprint is missing")
     found = sorted(one for one in fingerprints if one.startswith(prefix))
     if not found:
-        raise _no_alert(prefix)
+        raise _no_alert(prefix, states)
     if len(found) > 1:
         raise UsageError(
             f"{len(found)} alerts have a fingerprint that begins with {prefix}", remedy="give more characters"
@@ -125,5 +125,5 @@ def find_fingerprint(prefix: str | None, fingerprints: Iterable[str]) -> str:
     return found[0]
 
 
-def _no_alert(fingerprint: str) -> WatchdogError:
-    return WatchdogError(f"no alert {fingerprint} is pending or firing", remedy="see bpf-watchdog alerts")
+def _no_alert(fingerprint: str, states: str = "pending or firing") -> WatchdogError:
+    return WatchdogError(f"no alert {fingerprint} is {states}", remedy="see bpf-watchdog alerts")

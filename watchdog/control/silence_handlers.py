@@ -6,12 +6,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from watchdog.alerts.alert import Alert
+from watchdog.alerts.alert import Alert, AlertState
 from watchdog.clock import SECOND_NS, Clock, Now
 from watchdog.config.durations import format_duration, parse_duration
+from watchdog.control.alert_handlers import find_fingerprint
 from watchdog.control.arguments import RequestArguments
 from watchdog.control.server import Handler, RequestHandler
-from watchdog.errors import UsageError, WatchdogError
+from watchdog.errors import UsageError
 from watchdog.measure.catalogue import Dimension
 from watchdog.routing.silencing import AcknowledgedFiring, Silence, parse_matchers
 from watchdog.rules.language.condition_text import patterns_of
@@ -114,15 +115,9 @@ def _acknowledge(silences: Silences, alerts: SilencedAlerts, clock: Clock, given
     prefix = arguments.text("fingerprint")
     texts = _read_texts(arguments, "author", "comment")
     arguments.reject_unknown_arguments()
-    if not prefix:
-        raise UsageError("fingerprint is missing")
     firing, now = alerts.firing(), Now.read(clock)
-    found = [alert for fingerprint, alert in firing.items() if fingerprint.startswith(prefix)]
-    if len(found) > 1:
-        raise UsageError(f"several alerts have a fingerprint that begins with {prefix}", remedy="give more characters")
-    if not found:
-        raise WatchdogError(f"no alert {prefix} is firing", remedy="see bpf-watchdog alerts")
-    acknowledged = AcknowledgedFiring(found[0].fingerprint, found[0].fired)
+    alert = firing[find_fingerprint(prefix, firing, AlertState.FIRING)]
+    acknowledged = AcknowledgedFiring(alert.fingerprint, alert.fired)
     for silence in silences.current:
         if silence.acknowledged == acknowledged:
             return _document(silence, firing, now)

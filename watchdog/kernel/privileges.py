@@ -87,12 +87,12 @@ def effective_capabilities() -> set[int]:
 
 def _status(file: Path) -> dict[str, str]:
     try:
-        text = file.read_text(encoding="utf-8", errors="replace")
+        text = file.read_bytes().decode("utf-8", "replace")
     except OSError as error:
         if Path("/proc/self").exists():
             raise
         raise NotPermitted("no /proc here", remedy="mount -t proc proc /proc") from error
-    lines = text.splitlines()
+    lines = text.split("\n")  # no other line end: the name of the process can have one
     return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
 
 

@@ -84,11 +84,11 @@ def _single_files() -> Iterator[str]:
             path = getattr(module, name, None)
             if isinstance(path, str) and path.startswith("/"):
                 yield path
-    with contextlib.suppress(OSError), Path("/proc/self/maps").open(encoding="utf-8", errors="surrogateescape") as maps:
-        for line in maps:
+    with contextlib.suppress(OSError), Path("/proc/self/maps").open("rb") as maps:
+        for line in maps:  # names can have every other kind of line end
             fields = line.split(maxsplit=5)  # proc_pid_maps(5)
-            if len(fields) == 6 and "x" in fields[1] and fields[5].startswith("/"):  # noqa: PLR2004
-                yield fields[5].rstrip("\n")
+            if len(fields) == 6 and b"x" in fields[1] and fields[5].startswith(b"/"):  # noqa: PLR2004
+                yield os.fsdecode(fields[5].removesuffix(b"\n"))
 
 
 def _flaws_of_import_folder(folder: str, owners: Collection[int], *, thorough: bool) -> Iterator[Flaw]:

@@ -108,11 +108,6 @@ class BaselineColumns:
         self.highest: Floats = np.zeros(0, np.float32)
         self.limit: Floats = np.zeros(0, np.float32)
 
-    @property
-    def slot_count(self) -> int:
-        """Return the number of hours in a season, 1 without one."""
-        return max(len(self.slots), 1)
-
     def add(self, number: int) -> None:
         """Add `number` groups, which nothing is known of, behind the others."""
         first, self.count = self.count, self.count + number
