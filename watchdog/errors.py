@@ -192,3 +192,13 @@ class UncertainDeliveryError(DeliveryError):
 
 class PartialDeliveryError(DeliveryError):
     """Some of several recipients got the message: the receiver works. `retryable`: others may be reached later."""
+
+
+def error_location(error: Exception) -> str:
+    """Return "file.py:line" of the statement that raised `error`; its text may hold secrets, so only this is logged."""
+    place = error.__traceback__
+    while place is not None and place.tb_next is not None:
+        place = place.tb_next
+    if place is None:  # it was not raised
+        return "-"
+    return f"{place.tb_frame.f_code.co_filename.rpartition('/')[2]}:{place.tb_lineno}"

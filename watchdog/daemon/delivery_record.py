@@ -11,8 +11,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from watchdog.clock import SECOND_NS, Clock
-from watchdog.delivery.worker import error_location
-from watchdog.errors import StoreError
+from watchdog.errors import StoreError, error_location
 from watchdog.state import audit
 from watchdog.state.audit import AttemptRecord
 from watchdog.state.losses import LossCause, read_losses

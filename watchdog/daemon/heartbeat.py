@@ -15,8 +15,7 @@ from watchdog import __version__
 from watchdog.clock import SECOND_NS, Clock
 from watchdog.config.durations import format_duration
 from watchdog.daemon.host_name import HostName
-from watchdog.delivery.worker import error_location
-from watchdog.errors import DeliveryError
+from watchdog.errors import DeliveryError, error_location
 
 DEADLINE_SECONDS = 10.0
 _RETRIES = 4  # within one interval, while heartbeats fail

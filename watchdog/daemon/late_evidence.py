@@ -21,6 +21,7 @@ from watchdog.measure.process_reader import ProcessReader
 from watchdog.measure.procfs import CommandLine, UnreadReason
 from watchdog.routing.notification import Notification
 from watchdog.state.outbox import Outbox
+from watchdog.thread_edge import ThreadEdge
 
 HOLD_NS: Final = 3 * SECOND_NS // 10
 _READING_NS = HOLD_NS * 5 // 6  # of it; the rest is for the file
@@ -100,16 +101,19 @@ class LateEvidence:
         return True
 
     def _run(self) -> None:
-        while True:
-            try:
-                batch = self._batches.get(timeout=_IDLE_SECONDS if self._reader.is_running else None)
-            except queue.Empty:
-                self._reader.close()
-                continue
-            if batch is None:
-                self._reader.close()
-                return
-            self._answer(batch)
+        edge, is_stopped = ThreadEdge("evidence"), False
+        while not is_stopped:
+            with edge.step():
+                try:
+                    batch = self._batches.get(timeout=_IDLE_SECONDS if self._reader.is_running else None)
+                except queue.Empty:
+                    self._reader.close()
+                    continue
+                is_stopped = batch is None
+                if batch is not None:
+                    self._answer(batch)
+        self._reader.close()
+        edge.end()
 
     def _answer(self, batch: _Batch) -> None:
         found: dict[tuple[int, int | None], CommandLine | UnreadReason | None] = {}

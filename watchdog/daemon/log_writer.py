@@ -17,6 +17,7 @@ import time
 from watchdog.config.settings import LogFormat
 from watchdog.daemon.log_event import LogEvent, read_record
 from watchdog.systemd import JOURNAL_SOCKET, is_journal, sealed_file
+from watchdog.thread_edge import ThreadEdge
 
 _QUEUED_LINES = 1_000
 _POLL_SECONDS = 0.01
@@ -70,11 +71,14 @@ class LogWriter(logging.Handler):
         return True
 
     def _write(self) -> None:
+        edge = ThreadEdge("log-writer")
         while True:
-            self._write_event(self._queue.get())
-            if dropped := self._take_dropped():
-                text = "log lines dropped, the reader of the log was too slow"
-                self._write_event(LogEvent(time.time(), logging.WARNING, text, (("lines", dropped),)))
+            event = self._queue.get()
+            with edge.step():
+                self._write_event(event)
+                if dropped := self._take_dropped():
+                    text = "log lines dropped, the reader of the log was too slow"
+                    self._write_event(LogEvent(time.time(), logging.WARNING, text, (("lines", dropped),)))
             self._queue.task_done()
 
     def _write_event(self, event: LogEvent) -> None:

@@ -58,6 +58,7 @@ from watchdog.state.silences import Silences
 from watchdog.state.store import Store
 from watchdog.storage.folder import STATE_FILE_NAME
 from watchdog.systemd import machine_id
+from watchdog.thread_edge import thread_problems
 
 # A stop begins attempts for the first of these times and lets those under way end within the second. With the last tick
 # and one second of the scheduler it stays below TimeoutStopSec of the unit.
@@ -440,15 +441,15 @@ class Pipeline:
         self._grouping.correct(replace(knowledge, unresolved=owed), firing, now)
 
     def problems(self) -> list[str]:
-        """Return one line for a refused reload, for each receiver that is down, and for each that lost a notification.
+        """Return one line for a refused reload, each receiver that is down or lost a notification, each failing thread.
 
         Reads memory only, never blocks; may be called from any thread.
         """
         refusal = self._reload_alert.refusal
-        return [*([] if refusal is None else [refusal.describe()]), *self.delivery_problems()]
+        return [*([] if refusal is None else [refusal.describe()]), *self.delivery_problems(), *thread_problems()]
 
     def delivery_problems(self) -> list[str]:
-        """Return the lines of `problems` without that for a refused reload."""
+        """Return the lines of `problems` on receivers."""
         down = self.down_receivers()
         return [
             *(outage.describe(name) for name, outage in down.items()),

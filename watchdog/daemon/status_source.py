@@ -24,6 +24,7 @@ from watchdog.routing.silencing import Silence
 from watchdog.rules.engine.engine import Verdict
 from watchdog.rules.language.condition_text import matchers_text, patterns_of
 from watchdog.rules.language.rule import OVERFLOW_LABELS, Rule, Severity
+from watchdog.thread_edge import ThreadEdge
 from watchdog.web.busiest_traffic import BusiestTraffic
 from watchdog.web.chart_history import MAX_CHARTS, ChartHistory, ChartSeries, RuleReading
 from watchdog.web.status_view import ShownRule, ShownSilence, StatusView
@@ -109,8 +110,11 @@ class StatusSource:
         )
 
     def _run(self) -> None:
+        edge = ThreadEdge("page-history")
         while not self._stopping.wait(SAMPLE_SECONDS):
-            self.sample()
+            with edge.step():
+                self.sample()
+        edge.end()
 
     def _add(self, rule: Rule, reading: RuleReading) -> None:
         if math.isfinite(reading.value):

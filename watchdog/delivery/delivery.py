@@ -11,8 +11,8 @@ from watchdog.alerts.alert import Alert
 from watchdog.clock import SECOND_NS, Clock
 from watchdog.delivery.health import Outage
 from watchdog.delivery.refresh_timer import RefreshTimer
-from watchdog.delivery.worker import Worker, error_location
-from watchdog.errors import DeliveryErrorReason, StoreError
+from watchdog.delivery.worker import Worker
+from watchdog.errors import DeliveryErrorReason, StoreError, error_location
 from watchdog.receivers.base import Receiver
 from watchdog.receivers.transport.threads import THREADS_PER_ATTEMPT, keep_spare_threads
 from watchdog.state.losses import LossCause

@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import logging
 import random
-import traceback
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 from watchdog.alerts.alert import Alert
 from watchdog.clock import SECOND_NS, Clock, Now, boot_id
@@ -23,6 +21,7 @@ from watchdog.errors import (
     PartialDeliveryError,
     StoreError,
     UncertainDeliveryError,
+    error_location,
 )
 from watchdog.receivers.base import Receiver, ReceiverState, VolatileReceiverState
 from watchdog.routing.notification import Notification
@@ -425,9 +424,3 @@ def _wait_seconds(attempt: DeliveryAttempt, error: DeliveryError) -> float:
 def _type_and_location(error: Exception) -> str:
     # Without the exception's text, which may hold a URL or a secret.
     return f"{type(error).__name__} in {error_location(error)}"
-
-
-def error_location(error: Exception) -> str:
-    """Return "file.py:line" of the statement that raised `error`; its text may hold secrets, so only this is logged."""
-    frame = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{Path(frame.filename).name}:{frame.lineno}"

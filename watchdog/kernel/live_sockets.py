@@ -101,14 +101,14 @@ class HolderWalk:
         self._next_round = 0.0
         self._rounds = 0
         self._urgent_round = -1  # the newest round that reported sockets
-        self._failure: OSError | None = None
+        self._failure: Exception | None = None
 
     @contextlib.contextmanager
     def tick(self) -> Iterator[None]:
         """Begin a round if it is due, and keep the thread from walking in the context.
 
         Raises:
-            OSError: the walk failed, here or in the thread.
+            OSError: the walk failed, here or in the thread; any other exception of the thread too.
         """
         with self._lock:
             self._raise_failure()
@@ -167,7 +167,7 @@ class HolderWalk:
             with self._lock:
                 try:
                     pause = self._step() * _STEP_PAUSES
-                except OSError as error:
+                except Exception as error:  # noqa: BLE001 - the edge of the thread: the next tick raises it
                     self._failure, self._unfinished = error, False
                 if not self._unfinished:
                     self._thread = None

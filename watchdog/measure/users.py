@@ -15,6 +15,7 @@ from typing import Protocol
 
 from watchdog.clock import SECOND_NS
 from watchdog.measure.name_service import NameService
+from watchdog.thread_edge import ThreadEdge
 
 _VALID_NS = 600 * SECOND_NS
 _MAX_LOOKUPS = 4096  # users in lookup at a time; other users keep their uid as name
@@ -82,13 +83,17 @@ class UserNames:
                 self._thread = thread
 
     def _run_lookups(self) -> None:
+        edge = ThreadEdge("user-lookup")
         while True:
             try:
                 uid = self._requests.get(timeout=_IDLE_SECONDS)
             except queue.Empty:
                 self._lookup.close()
                 uid = self._requests.get()
-            self._results.put((uid, self._lookup.name(uid) or str(uid)))
+            name = None
+            with edge.step():
+                name = self._lookup.name(uid)
+            self._results.put((uid, name or str(uid)))
 
     def _read_local(self) -> None:
         try:

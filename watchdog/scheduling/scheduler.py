@@ -22,6 +22,7 @@ from apscheduler.triggers.base import BaseTrigger
 
 from watchdog.clock import SECOND_NS, Clock
 from watchdog.scheduling.job import Grid, Job, ScheduledTick
+from watchdog.thread_edge import ThreadEdge
 
 __all__ = ["GridTrigger", "ScheduledTick", "Scheduler"]
 
@@ -102,9 +103,12 @@ class Scheduler:
         return self._threads.join(grace_seconds)
 
     def _watch_clock(self) -> None:
+        edge = ThreadEdge("clock-watch")
         while not self._stopping.wait(self._watch_interval_seconds()):
-            for alarm in self._scheduler.get_jobs():
-                self._check(alarm)
+            with edge.step():
+                for alarm in self._scheduler.get_jobs():
+                    self._check(alarm)
+        edge.end()
 
     def _watch_interval_seconds(self) -> float:
         shortest = min((job.interval_ns for job in list(self._jobs.values())), default=SECOND_NS)
