@@ -7,6 +7,7 @@ import operator
 import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Final, Literal, cast
 
 from watchdog.config import suggestions
@@ -30,6 +31,7 @@ _PARTS = {
 }
 _MAX_LENGTH = 500
 _MAX_DEPTH = 20
+_MAX_NUMBER = 2**63
 _TOKEN = re.compile(r"\s*(?:(?P<number>\d+(?:\.\d+)?)|(?P<name>[A-Za-z_]\w*)|(?P<mark>[-+*/()]))", re.ASCII)
 _COMPARISON = re.compile(r"([^<>=]*)(<=|>=|<|>)([^<>=]*)")
 _PRECEDENCE = {"+": 1, "-": 1, "*": 2, "/": 2}
@@ -114,7 +116,7 @@ class _Parser:
         if token == "(":
             return self._parentheses()
         if token[0].isdigit():
-            return Constant(float(token))
+            return Constant(_number(token))
         if not (token[0].isalpha() or token[0] == "_"):
             raise ExpressionError(f"expected a metric or a number, not {token!r}")
         if token == _COUNT and self._counted is not None:
@@ -133,6 +135,13 @@ class _Parser:
         self._next += 1
         self._depth -= 1
         return inside
+
+
+def _number(token: str) -> float:
+    number = float(token)
+    if number >= _MAX_NUMBER:  # products of larger ones could be infinite
+        raise ExpressionError(f"{suggestions.quote_value(token)} is too large: must be below 2^63")
+    return number
 
 
 def _tokens(text: str) -> Iterator[str]:
@@ -191,7 +200,7 @@ def format_expression(expression: Expression) -> str:
         case ValueCount():
             return _COUNT
         case Constant(value):
-            return f"{value:.17g}"
+            return f"{Decimal(repr(value)).normalize():f}"  # never with an exponent
     mark = expression.operator
     left, right = format_expression(expression.left), format_expression(expression.right)
     if isinstance(expression.left, Operation) and _PRECEDENCE[expression.left.operator] < _PRECEDENCE[mark]:

@@ -147,3 +147,9 @@ def test_an_expression_has_a_unit_and_known_bounds(text, unit, linear, positive)
 
 def test_an_expression_lists_its_metrics():
     assert metrics_of(parse_expression("(connects + 3 * closes) / connects")) == {"connects", "closes"}
+
+
+@pytest.mark.parametrize("number", ["9223372036854775808", "9" * 400, "1" + "0" * 19 + ".5"])
+def test_a_number_that_makes_values_infinite_is_refused(number):
+    with pytest.raises(ExpressionError, match=r"is too large: must be below 2\^63"):
+        parse_expression(f"connects * {number}")

@@ -16,7 +16,8 @@ from watchdog.rules.language.expression import (
 
 EXPRESSIONS = st.recursive(
     st.sampled_from(("connects", "closes", "bytes_sent")).map(MetricReference)
-    | st.decimals(0, 1000, places=3).map(float).map(Constant),
+    | st.decimals(0, 1000, places=3).map(float).map(Constant)
+    | st.sampled_from((1e-20, 1e-5, 2 / 3, 1e17, 1e18 + 256, 2.0**62)).map(Constant),
     lambda inner: st.builds(Operation, st.sampled_from("+-*/"), inner, inner),
     max_leaves=6,
 )
