@@ -51,7 +51,7 @@ class Baselines:
         """Secret of the keys of groups; saved with the baselines."""
         self._by_rule: dict[str, RuleBaseline] = {}
         self._notes: list[BaselineNote] = []
-        self._to_save: list[tuple[str, int]] = []  # rule and number of each part
+        self._to_save: dict[tuple[str, int], None] = {}  # rule and number of each part, in their order
         self.read_saved: Callable[[], Sequence[BaselinePart]] = tuple
         """Returns the saved parts of rules, also of those that were out of force, made with `secret`."""
         self.replace_rules(rules)
@@ -80,7 +80,7 @@ class Baselines:
         if began:
             self._load(self.read_saved(), began)
         self._note_begin(began)
-        self._to_save = [(rule, number) for rule, number in self._to_save if rule in self._by_rule]
+        self._to_save = {part: None for part in self._to_save if part[0] in self._by_rule}
 
     def of(self, rule_id: str) -> RuleBaseline | None:
         """Return the baseline of a rule, None for a rule without one."""
@@ -96,7 +96,7 @@ class Baselines:
                 self._notes.append(BaselineNote(BaselineEvent.LEARNT, rule_id, baseline.learnt_hours))
             if baseline.is_due:
                 baseline.is_due = False
-                self._to_save += [(rule_id, number) for number in range(part_count(baseline))]
+                self._to_save.update({(rule_id, number): None for number in range(part_count(baseline))})
 
     def restore(self, secret: bytes, parts: Sequence[BaselinePart], rules: Iterable[Rule]) -> None:
         """Load the baselines that a former daemon saved with `secret`; before the first tick."""
@@ -130,14 +130,17 @@ class Baselines:
 
     def mark_all_due(self) -> None:
         """Save every part again: the state file may have lost them."""
-        self._to_save = [
-            (rule_id, number) for rule_id, baseline in self._by_rule.items() for number in range(part_count(baseline))
-        ]
+        self._to_save = {
+            (rule_id, number): None
+            for rule_id, baseline in self._by_rule.items()
+            for number in range(part_count(baseline))
+        }
 
     def take_part_to_save(self) -> BaselinePart | None:
         """Return the next part that is due, None without one: one in a tick is enough."""
         while self._to_save:
-            rule_id, number = self._to_save.pop(0)
+            rule_id, number = next(iter(self._to_save))
+            del self._to_save[rule_id, number]
             baseline = self._by_rule[rule_id]
             if number < part_count(baseline):
                 return dump_part(rule_id, baseline, number)

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from watchdog.clock import SECOND_NS
+from watchdog.errors import DocumentError, document_errors
 from watchdog.measure.snapshot import Numbers
 from watchdog.rules.engine.seen_combinations import Keys, combination_key
 from watchdog.rules.language.long_windows import LONG_WINDOW_BUCKETS
@@ -252,19 +253,20 @@ class LongWindowTable:
         `boottime_shift_ns`: difference of CLOCK_BOOTTIME to that of the boot that saved them.
         """
         try:
-            header: dict[str, Any] = json.loads(parts[_HEADER])
-            if header["definition"] != self.definition:
-                return False
-            labels = [tuple(map(str, values)) for values in json.loads(parts.get(_GROUPS, b"[]"))]
-            buckets = {
-                place: np.frombuffer(parts[f"window:{place}"], _SAVED)
-                for place in range(_RING)
-                if f"window:{place}" in parts
-            }
-            axis_ns, at_ns = int(header["axis_ns"]), int(header["at_ns"]) + boottime_shift_ns
-            lost_ns = None if header["lost_ns"] is None else int(header["lost_ns"])
-            dropped = int(header["dropped"])
-        except (KeyError, TypeError, ValueError):
+            with document_errors():
+                header: dict[str, Any] = json.loads(parts[_HEADER])
+                if header["definition"] != self.definition:
+                    return False
+                labels = [tuple(map(str, values)) for values in json.loads(parts.get(_GROUPS, b"[]"))]
+                buckets = {
+                    place: np.frombuffer(parts[f"window:{place}"], _SAVED)
+                    for place in range(_RING)
+                    if f"window:{place}" in parts
+                }
+                axis_ns, at_ns = int(header["axis_ns"]), int(header["at_ns"]) + boottime_shift_ns
+                lost_ns = None if header["lost_ns"] is None else int(header["lost_ns"])
+                dropped = int(header["dropped"])
+        except DocumentError:
             return False
         self.axis_ns, self._at_ns, self._lost_ns, self.dropped = axis_ns, at_ns, lost_ns, dropped
         self._append({combination_key(values): values for values in labels[: self._max_groups]})

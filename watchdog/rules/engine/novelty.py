@@ -15,6 +15,7 @@ from typing import Final
 import numpy as np
 
 from watchdog.clock import SECOND_NS
+from watchdog.errors import DocumentError, document_errors
 from watchdog.measure.slot_table import Slots
 from watchdog.rules.engine.aggregations import Aggregation
 from watchdog.rules.engine.counted_slots import CountedSlots
@@ -45,7 +46,7 @@ class NoveltyMemory:
         self.seen.set_forget(novelty.forget_ns // SECOND_NS)
         self.observed_ns = 0
         self.single: deque[int] = deque()  # observed time of those that fired for themselves in the last hour …
-        self.others: deque[tuple[int, int]] = deque()  # … and time and number of the others
+        self.others: deque[tuple[int, int]] = deque()  # … and time and number of the others, by minutes
         self._saved_ns: int | None = None
         self._must_save = True
 
@@ -82,6 +83,10 @@ class NoveltyMemory:
         if not self.others and len(self.single) + count <= MAX_SINGLE:
             self.single.extend([self.observed_ns] * count)
             return True
+        former_ns, former = self.others[-1] if self.others else (-_MINUTE_NS, 0)
+        if former_ns // _MINUTE_NS == self.observed_ns // _MINUTE_NS:
+            self.others.pop()  # one entry a minute: all of them are saved at each change
+            count += former
         self.others.append((self.observed_ns, count))
         return False
 
@@ -112,16 +117,19 @@ class NoveltyMemory:
     def restore(self, parts: Mapping[str, bytes], boottime_shift_ns: int) -> bool:  # noqa: ARG002 - observed time has no boot
         """Take the saved `parts` over; return False if there are none of this definition, or they are damaged."""
         try:
-            header = json.loads(parts[_HEADER])
-            if header["definition"] != self.definition:
-                return False
-            seen = SeenCombinations.restore(content for name, content in parts.items() if name in _CHUNK_NAMES)
-            seen.dropped, seen.saved_seconds = int(header["dropped"]), self.seen.saved_seconds
-            self.observed_ns = int(header["observed_ns"])
-            self.single = deque(int(at_ns) for at_ns in header["single"])
-            self.others = deque((int(at_ns), int(count)) for at_ns, count in header["others"])
-        except (KeyError, TypeError, ValueError):
+            with document_errors():
+                header = json.loads(parts[_HEADER])
+                if header["definition"] != self.definition:
+                    return False
+                seen = SeenCombinations.restore(content for name, content in parts.items() if name in _CHUNK_NAMES)
+                seen.dropped, seen.saved_seconds = int(header["dropped"]), self.seen.saved_seconds
+                observed_ns = int(header["observed_ns"])
+                single = deque(int(at_ns) for at_ns in header["single"])
+                others = deque((int(at_ns), int(count)) for at_ns, count in header["others"])
+        except DocumentError:
             return False
+        # All or nothing: the time to learn without what was seen in it would make everything new.
+        self.observed_ns, self.single, self.others = observed_ns, single, others
         self.seen, self._saved_ns, self._must_save = seen, self.observed_ns, False
         return True
 

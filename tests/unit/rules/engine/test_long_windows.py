@@ -359,7 +359,16 @@ def test_a_large_newcomer_gets_room_within_a_minute_of_a_flood(host, daily):
 
 
 @pytest.mark.parametrize(
-    ("name", "content"), [("window", b"{"), ("window", b"{}"), ("window:groups", b"3"), ("window:0", b"123")]
+    ("name", "content"),
+    [
+        ("window", b"{"),
+        ("window", b"{}"),
+        ("window", b"[]"),
+        ("window", b'{"definition": "x", "axis_ns": 1e999, "at_ns": 1, "lost_ns": null, "dropped": 0}'),
+        ("window", b"[" * 100_000),
+        ("window:groups", b"3"),
+        ("window:0", b"123"),
+    ],
 )
 def test_a_damaged_part_is_no_table(name, content):
     table = LongWindowTable("x", StatKind.SUM, DAY * SECOND_NS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -239,6 +240,26 @@ def test_a_damaged_memory_is_learnt_anew(host, make_rule, content):
     guard.start()
     assert guard.learning_anew == ["new-peer"]
     assert guard.tick(connect("b")) == []
+
+
+@pytest.mark.parametrize("key", ["dropped", "observed_ns", "single", "others"])
+@pytest.mark.parametrize("value", ["1e999", "null", '{"a": [1, 1e999]}', "[[1, 1e999]]"])
+def test_a_header_with_a_value_of_another_kind_takes_nothing_over(host, make_rule, key, value):
+    guard = learnt(Guard(host, novelty_rule(make_rule)), connect())
+    header = json.loads(guard.memories["new-peer", "novelty"])
+    guard.memories["new-peer", "novelty"] = json.dumps(header | {key: "?"}).replace('"?"', value).encode()
+    guard.start()
+    assert guard.learning_anew == ["new-peer"]
+    assert guard.tick(connect(), connect("b")) == []  # it learns, from the begin
+
+
+def test_a_flood_is_saved_as_one_number_a_minute(guard):
+    learnt(guard)
+    for number in range(150):
+        guard.tick(*[connect(f"p{number}-{one}") for one in range(20)])
+    header = json.loads(guard.memories["new-peer", "novelty"])
+    assert len(header["others"]) <= 4
+    assert sum(count for _, count in header["others"]) == 3_000
 
 
 def test_a_damaged_part_forgets_its_combinations_only(host, make_rule):

@@ -167,6 +167,20 @@ def test_fires_below_the_usual_where_the_usual_is_worth_it(host, make_rule):
     assert "fallen to" in life.transitions[0].alert.reason
 
 
+def test_changes_by_people_in_many_ticks_wait_once_to_be_saved(host, make_rule):
+    life = Life(host, baseline_rule(make_rule))
+    life.usual(DAY, web=1000)
+    baselines = life.engine.baselines
+    baselines.mark_all_due()
+    while baselines.take_part_to_save() is not None:
+        pass
+    for second in range(5):
+        baselines.accept("busy", None)
+        baselines.end_hours(second, second, ())
+    assert baselines.take_part_to_save().rule == "busy"
+    assert baselines.take_part_to_save() is None
+
+
 def test_a_restart_keeps_every_limit_bit_by_bit(host, make_rule):
     rule = baseline_rule(make_rule)
     life = Life(host, rule)
