@@ -114,22 +114,7 @@ def read_configuration(
     # Without the file's interval, no window of a rule is too short.
     known_ns = settings.sampling.interval_ns if settings else parse_duration(MIN_INTERVAL)
     interval_ns = known_ns if sources.interval_ns is None else sources.interval_ns
-    names = settings.receiver_names if settings else None
-    loaded, origin, is_shipped = None, "", False
-    try:
-        folder, is_shipped = rules_folder(sources.rules_path)
-        origin = os.path.realpath(folder) if is_shipped else str(folder)
-        shipped = settings.rules.shipped if settings else None
-        loaded = load_rules_in_force(
-            folder, receivers=names, interval_ns=interval_ns, shipped=shipped, is_shipped=is_shipped
-        )
-    except ConfigError as error:
-        problems += error.problems
-    else:
-        if not loaded.rules:
-            problems.append(Problem(str(folder), 1, "rule", "no rules found: no alert could ever fire"))
-        problems += check_inhibits(loaded.rules, loaded.disabled)
-        problems += check_locations(loaded.rules, NO_LOCATION_FILES if settings is None else settings.locations)
+    loaded, origin, is_shipped = _read_rules(sources.rules_path, settings, interval_ns, problems)
     routes: tuple[Route, ...] = ()
     suppression = SuppressionRules()
     if document is not None:
@@ -159,6 +144,31 @@ def read_configuration(
         ),
         settings_digests={key: _digest(value) for key, value in document.document.root.data.items()},
     )
+
+
+def _read_rules(
+    path: str | None, settings: Settings | None, interval_ns: int, problems: list[Problem]
+) -> tuple[RuleSet | None, str, bool]:
+    """Return the rules, None after a problem; their origin, and whether they are the shipped ones alone."""
+    origin, is_shipped = "", False
+    try:
+        folder, is_shipped = rules_folder(path)
+        origin = os.path.realpath(folder) if is_shipped else str(folder)
+        loaded = load_rules_in_force(
+            folder,
+            receivers=settings.receiver_names if settings else None,
+            interval_ns=interval_ns,
+            shipped=settings.rules.shipped if settings else None,
+            is_shipped=is_shipped,
+        )
+    except ConfigError as error:
+        problems += error.problems
+        return None, origin, is_shipped
+    if not loaded.rules:
+        problems.append(Problem(str(folder), 1, "rule", "no rules found: no alert could ever fire"))
+    problems += check_inhibits(loaded.rules, loaded.disabled)
+    problems += check_locations(loaded.rules, NO_LOCATION_FILES if settings is None else settings.locations)
+    return loaded, origin, is_shipped
 
 
 def _digest(value: object) -> bytes:

@@ -117,29 +117,10 @@ class Daemon:
             self._systemd.notify_stopping()
             _log.info("stopped during the start")
             return 0
-        folder = self._options.state_folder
-        web = configuration.settings.web
-        counts_runs = web is not None and web.bpf_stats
         self._log_writer.start()
         if refusal is None:
             self._check_reload()
-        self._report_step("opening the state file")
-        store = self._open_store()
-        self._receiver_states.attach(store.database)
-        store.reserve_space()
-        pipeline = self._pipeline = Pipeline(
-            collector, store, configuration, self._host, self._clock, self._systemd.notify_watchdog
-        )
-        self._report_step("reading the first sample")
-        open_connections = pipeline.start()
-        self._log_start(configuration, open_connections, folder, pipeline.restored_alert_count)
-        self._report_rules_in_force(pipeline, configuration)
-        if problem := collector.connect_errors_problem:
-            _log.info("connects that fail before their first packet are not all counted: reason=%s", problem)
-        if problem := collector.run_times_problem:
-            _log.warning(
-                "run time of BPF programs not counted, see bpf_stats in docs/prometheus.md: reason=%s", problem
-            )
+        pipeline, store = self._create_pipeline(configuration, collector)
         facts = DaemonFacts(self._tick_loop, self._heartbeat, self._host, self._clock)
         started = configuration.settings
         self._api = ControlApi(
@@ -149,13 +130,39 @@ class Daemon:
         if refusal is not None:
             self._report_refusal(pipeline, refusal, None)
         control = self._listen(self._api)
-        is_counted = counts_runs and not collector.run_times_problem
-        self._serve_metrics(started.web, pipeline, self._api, collector.program_runs if is_counted else None)
+        web = started.web
+        is_counted = web is not None and web.bpf_stats and not collector.run_times_problem
+        self._serve_metrics(web, pipeline, self._api, collector.program_runs if is_counted else None)
         self._set_heartbeat(configuration)
         release_free_memory()
         self._tick_loop.start(lambda tick: self._tick(pipeline, tick), configuration.interval_ns)
         self._scheduler.start()
         self._handle_signals(pipeline, started)
+        self._stop(pipeline, control)
+        return 0
+
+    def _create_pipeline(self, configuration: Configuration, collector: Collector) -> tuple[Pipeline, Store]:
+        """Open the state file, and read the first sample."""
+        self._report_step("opening the state file")
+        store = self._open_store()
+        self._receiver_states.attach(store.database)
+        store.reserve_space()
+        pipeline = self._pipeline = Pipeline(
+            collector, store, configuration, self._host, self._clock, self._systemd.notify_watchdog
+        )
+        self._report_step("reading the first sample")
+        open_connections = pipeline.start()
+        self._log_start(configuration, open_connections, self._options.state_folder, pipeline.restored_alert_count)
+        self._report_rules_in_force(pipeline, configuration)
+        if problem := collector.connect_errors_problem:
+            _log.info("connects that fail before their first packet are not all counted: reason=%s", problem)
+        if problem := collector.run_times_problem:
+            _log.warning(
+                "run time of BPF programs not counted, see bpf_stats in docs/prometheus.md: reason=%s", problem
+            )
+        return pipeline, store
+
+    def _stop(self, pipeline: Pipeline, control: ControlServer | None) -> None:
         self._systemd.notify_stopping()
         self._scheduler.stop(1.0)
         self._heartbeat.stop()
@@ -163,8 +170,7 @@ class Daemon:
             control.stop()
         if self._metrics is not None:
             self._metrics.stop()
-        _log_stop(pipeline.stop(), folder)
-        return 0
+        _log_stop(pipeline.stop(), self._options.state_folder)
 
     def _load(self) -> tuple[Configuration, Refusal | None, Collector]:
         """Read the files, load the programs, and give up privileges; no thread is started.

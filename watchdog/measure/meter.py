@@ -70,6 +70,19 @@ class TickCounts:
     interval_seconds: float = 1.0
     configured_seconds: float = 1.0
 
+    def metrics(self) -> dict[str, float]:
+        """Return the amounts of the metrics about the daemon itself, by name."""
+        return {
+            "missed_ticks": self.missed,
+            "failed_ticks": self.failed,
+            "unknown_ticks": self.unknown,
+            "refused_reloads": self.refused_reloads,
+            "slow_stages": self.slow_stages,
+            "unread_commands": self.unread_commands,
+            "tick_interval": self.interval_seconds,
+            "configured_interval": self.configured_seconds,
+        }
+
 
 NO_MISSED_TICKS = TickCounts()
 
@@ -122,17 +135,7 @@ class Meter:
         not_followed = np.flatnonzero(changes.metrics["lost_connections"])
         nameless = self._attribution.find_nameless(owners)
         lost = _lost_connections(changes, nameless)
-        own = {
-            "missed_ticks": tick_counts.missed,
-            "failed_ticks": tick_counts.failed,
-            "unknown_ticks": tick_counts.unknown,
-            "refused_reloads": tick_counts.refused_reloads,
-            "slow_stages": tick_counts.slow_stages,
-            "unread_commands": tick_counts.unread_commands,
-            "tick_interval": tick_counts.interval_seconds,
-            "configured_interval": tick_counts.configured_seconds,
-        }
-        changes = _with_own_row(changes, own)
+        changes = _with_own_row(changes, tick_counts.metrics())
         columns, addresses, missing = self._changed_columns(changes, owners, reading.at_ns)
         self._live.write(changes, np.append(owners, NO_SLOT), columns, addresses)
         rows = SnapshotRows(changes, self._live)
