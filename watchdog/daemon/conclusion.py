@@ -11,7 +11,7 @@ from watchdog.daemon.rule_states import limit_text
 from watchdog.rules.engine.inspection import GroupInspection
 from watchdog.rules.language.rule import GONE, Absent, Hits, Rule
 
-_NO_ROW = "no row meets its where"
+_NO_ROW = "the group has no rows now"
 
 
 def find_earliest_ns(rule: Rule, group: GroupInspection, instance: InstanceState | None, now_ns: int) -> int:

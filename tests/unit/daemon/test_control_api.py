@@ -374,7 +374,7 @@ def test_an_explanation_of_a_calm_group_says_what_would_have_to_change(simulatio
     assert found["conclusion"] == "it does not fire: it fires 3s after its value gets above 5/s, at the earliest"
     missing = console.ask("explain", rule="storm", labels={"process": "nobody"})
     assert (missing["has_group"], missing["rows_group"], missing["by"]) == (False, 0, ["process"])
-    assert missing["conclusion"].startswith("it does not fire (no row meets its where): it fires ")
+    assert missing["conclusion"].startswith("it does not fire (the group has no rows now): it fires ")
 
 
 NOVELTY = """

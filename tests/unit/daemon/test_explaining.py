@@ -102,7 +102,7 @@ def test_a_group_that_is_gone_is_judged_from_its_next_connection_on(explained):
     explained.live(30)
     assert (
         explained.conclusion("silent")
-        == "it does not fire (no row meets its where): it is judged again from its next connection on"
+        == "it does not fire (the group has no rows now): it is judged again from its next connection on"
     )
 
 
