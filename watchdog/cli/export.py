@@ -103,7 +103,7 @@ def _scrape_interval(text: str) -> int:
 def _read_rules(paths: list[Path], settings_file: str | None) -> tuple[tuple[Rule, ...], str]:
     """Return the rules of `paths`, without them those of the daemon, and their origin."""
     # Imported here, as above.
-    from watchdog.daemon.configuration import load_rules_in_force, rules_folder, with_runbooks
+    from watchdog.daemon.configuration import load_rules_in_force, rules_folder, rules_origin, with_runbooks
     from watchdog.rules.language.load import load_rules
     from watchdog.rules.language.rule_source import count_shipped, origin_text
 
@@ -119,9 +119,8 @@ def _read_rules(paths: list[Path], settings_file: str | None) -> tuple[tuple[Rul
         loaded = load_rules_in_force(
             folder, receivers=None, interval_ns=interval_ns, shipped=settings.rules.shipped, is_shipped=is_shipped
         )
-        place = os.path.realpath(folder) if is_shipped else str(folder)
         shipped = count_shipped((rule.id for rule in loaded.rules), loaded.sources)
-        source = origin_text(place, len(loaded.rules), shipped)
+        source = origin_text(rules_origin(folder, is_shipped=is_shipped), len(loaded.rules), shipped)
     return with_runbooks(loaded, settings).rules, source
 
 

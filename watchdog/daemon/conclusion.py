@@ -29,11 +29,13 @@ def find_earliest_ns(rule: Rule, group: GroupInspection, instance: InstanceState
     return max(0, fill_ns) + rule.for_ns
 
 
-def conclude(rule: Rule, group: GroupInspection, instance: InstanceState | None, now_ns: int) -> str:
-    """Return one sentence: "it does not fire: it fires 3s after its value gets above 5/s, at the earliest"."""
+def conclude(rule: Rule, group: GroupInspection, instance: InstanceState | None, now_ns: int, earliest_ns: int) -> str:
+    """Return one sentence: "it does not fire: it fires 3s after its value gets above 5/s, at the earliest".
+
+    `earliest_ns`: as of `find_earliest_ns`.
+    """
     if instance is not None and instance.alert is not None:
         return _of_firing(rule, instance, now_ns)
-    earliest_ns = find_earliest_ns(rule, group, instance, now_ns)
     if rule.novelty is not None:
         if group.learning_ns:
             return f"it does not fire: it learns for {_span(group.learning_ns)} more"

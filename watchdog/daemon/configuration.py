@@ -153,7 +153,7 @@ def _read_rules(
     origin, is_shipped = "", False
     try:
         folder, is_shipped = rules_folder(path)
-        origin = os.path.realpath(folder) if is_shipped else str(folder)
+        origin = rules_origin(folder, is_shipped=is_shipped)
         loaded = load_rules_in_force(
             folder,
             receivers=settings.receiver_names if settings else None,
@@ -215,6 +215,11 @@ def rules_folder(given: str | None) -> tuple[Path, bool]:
     if path_exists(DEFAULT_RULES_FOLDER) and toml_files(own):
         return own, False
     return shipped_rules_folder(), True
+
+
+def rules_origin(folder: Path, *, is_shipped: bool) -> str:
+    """Return the path of the rules for people, that of the shipped ones without links."""
+    return os.path.realpath(folder) if is_shipped else str(folder)
 
 
 def load_rules_in_force(

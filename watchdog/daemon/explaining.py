@@ -196,7 +196,7 @@ def _explanation(rule: Rule, copied: _Copied, now_ns: int) -> Explanation:
         suppressed_by=copied.suppressed_by,
         destinations=copied.destinations,
         earliest_seconds=earliest_ns / SECOND_NS,
-        conclusion=conclude(rule, group, instance, now_ns),
+        conclusion=conclude(rule, group, instance, now_ns, earliest_ns),
     )
 
 

@@ -259,21 +259,22 @@ def test_a_rule_is_listed_from_never_matched_over_pending_and_firing_with_its_hi
     assert firing["last_fired"] == pytest.approx(simulation.clock.wall(), abs=1)
 
 
-def test_a_wider_rule_that_would_fire_names_the_rule_that_reports_its_group(simulation, console):
-    wider = RULE.format(id="wider").replace("{process}", "{user}").replace('for = "3s"', 'for = "5s"', 1)
+def add_wider_rule(simulation, console, waits):
+    wider = RULE.format(id="wider").replace("{process}", "{user}").replace('for = "3s"\n', waits, 1)
     simulation.more_rules = wider.replace('by = ["process"]', 'by = ["user"]\nunless_firing = ["storm"]')
     simulation.pipeline.reload(simulation.configuration("storm"))
     console.api.configuration = simulation.configuration("storm")
+
+
+def test_a_wider_rule_that_would_fire_names_the_rule_that_reports_its_group(simulation, console):
+    add_wider_rule(simulation, console, 'for = "5s"\n')
     run(simulation, *[STORM] * 9)
     states = {rule["id"]: (rule["state"], rule["reason"]) for rule in console.ask("rules list")}
     assert states == {"storm": ("firing", ""), "wider": ("inactive", "reported by storm")}
 
 
 def test_a_wider_rule_waits_for_the_narrower_one_and_explains_it(simulation, console):
-    wider = RULE.format(id="wider").replace("{process}", "{user}").replace('for = "3s"\n', "", 1)
-    simulation.more_rules = wider.replace('by = ["process"]', 'by = ["user"]\nunless_firing = ["storm"]')
-    simulation.pipeline.reload(simulation.configuration("storm"))
-    console.api.configuration = simulation.configuration("storm")
+    add_wider_rule(simulation, console, "")
     run(simulation, *[STORM] * 3)
     assert {rule["id"]: rule["state"] for rule in console.ask("rules list")} == {"storm": "pending", "wider": "pending"}
     assert console.ask("explain", rule="wider")["conclusion"] == (

@@ -174,14 +174,20 @@ def test_in_a_damaged_file_no_peer_is_anywhere(files):
     assert set(locations(meter.advance(reading(1, *rows), 0)).values()) == {("", "")}
 
 
-def test_a_file_that_others_can_change_is_a_problem(tmp_path, files):
-    os.chown(files.country_file, 65534, -1)
+def problem_of(tmp_path, country_file):
+    """Return the only problem of settings with this file."""
     settings_file = tmp_path / "watchdog.toml"
-    settings_file.write_text(f'[networks]\ncountry_file = "{files.country_file}"\n')
+    settings_file.write_text(f'[networks]\ncountry_file = "{country_file}"\n')
     settings_file.chmod(0o644)
     document = open_document(str(settings_file))
     report_location_files(read_settings(document))
     (problem,) = document.problems
+    return problem
+
+
+def test_a_file_that_others_can_change_is_a_problem(tmp_path, files):
+    os.chown(files.country_file, 65534, -1)
+    problem = problem_of(tmp_path, files.country_file)
     assert problem.message == (
         f"'{files.country_file}': belongs to nobody, who can change it: chown root {files.country_file}"
     )
@@ -205,12 +211,7 @@ def test_a_missing_or_bad_file_is_one_problem_with_its_line(tmp_path, content, m
         os.mkfifo(path)
     elif content is not None:
         path.write_bytes(content)
-    settings_file = tmp_path / "watchdog.toml"
-    settings_file.write_text(f'[networks]\ncountry_file = "{path}"\n')
-    settings_file.chmod(0o644)
-    document = open_document(str(settings_file))
-    report_location_files(read_settings(document))
-    (problem,) = document.problems
+    problem = problem_of(tmp_path, path)
     assert (problem.line, problem.key) == (2, "networks.country_file")
     assert problem.message.startswith(message)
     assert "/proc/" not in problem.message

@@ -39,13 +39,17 @@ def storm(process, connects, user="games"):
     return {"process": process, "user": user, "direction": "out", "connects": connects}
 
 
+def rules_of_windows(host, make_rule, seconds):
+    narrow = make_rule("narrow", above=100, window_seconds=seconds)
+    wide = make_rule("wide", above=200, window_seconds=seconds, by=("user",), unless_firing=("narrow",))
+    whole = make_rule("whole", above=500, window_seconds=seconds, by=(), unless_firing=("narrow", "wide"))
+    return Rules(host, whole, wide, narrow)
+
+
 @pytest.fixture
 def rules(host, make_rule):
     """Rules by process, by user and of the host, as the shipped ones."""
-    narrow = make_rule("narrow", above=100, window_seconds=2)
-    wide = make_rule("wide", above=200, window_seconds=2, by=("user",), unless_firing=("narrow",))
-    whole = make_rule("whole", above=500, window_seconds=2, by=(), unless_firing=("narrow", "wide"))
-    return Rules(host, whole, wide, narrow)
+    return rules_of_windows(host, make_rule, 2)
 
 
 def test_a_storm_of_one_name_is_an_alert_of_the_narrow_rule_alone(rules):
@@ -93,10 +97,7 @@ def test_an_alert_of_the_wider_rule_goes_on_when_a_narrower_one_begins(rules):
 @pytest.fixture
 def shipped_windows(host, make_rule):
     """Rules by process, by user and of the host with the limits and windows of the shipped ones."""
-    narrow = make_rule("narrow", above=100, window_seconds=5)
-    wide = make_rule("wide", above=200, window_seconds=5, by=("user",), unless_firing=("narrow",))
-    whole = make_rule("whole", above=500, window_seconds=5, by=(), unless_firing=("narrow", "wide"))
-    return Rules(host, whole, wide, narrow)
+    return rules_of_windows(host, make_rule, 5)
 
 
 @pytest.mark.parametrize("seconds", [1, 2, 5])
